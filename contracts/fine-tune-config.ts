@@ -1,0 +1,151 @@
+import { z } from 'zod';
+
+/** A column name to value map: one row, or the values for a template's placeholders. */
+const rowSchema = z.record(z.string(), z.string());
+
+const modelSchema = z.strictObject({
+  /**
+   * Where the base model is: a built-in name (`smollm2-135m-instruct`), `file:` to a `.gguf` file or a Hugging Face
+   * directory (config.json + safetensors), or `s3://bucket/prefix` of either.
+   */
+  uri: z.string().min(1),
+});
+
+const datasetSchema = z.strictObject({
+  /** `file:` path or `s3://` URI of a .csv, .json, .jsonl or .parquet file, or a built-in name (`wordnet-artifacts`). */
+  uri: z.string().min(1),
+  /** File format. @default by the file's extension */
+  format: z.enum(['csv', 'json', 'jsonl', 'parquet']).optional(),
+  /** Column name in the run → column name in the file. @default every column under its own name */
+  columns: z.record(z.string(), z.string()).optional(),
+  /** Take this many rows at random, after empty and duplicate rows are dropped. @default all rows */
+  sample: z.strictObject({ rows: z.int().positive(), seed: z.int().nonnegative().default(42) }).optional(),
+  /** The held-out test split: a share in (0,1), or a number of rows. */
+  split: z
+    .strictObject({
+      test: z.number().positive().default(0.05),
+      seed: z.int().nonnegative().default(42),
+    })
+    .prefault({}),
+  /** What to do with rows of train that also occur in test. @default refuse */
+  leakage: z.enum(['refuse', 'drop']).default('refuse'),
+});
+
+const formatSchema = z.strictObject({
+  /**
+   * `alpaca`: the Alpaca template around `instruction`; `chat`: the model's own chat template with `instruction` as the
+   * user's turn; or an inline prompt with `{column}` placeholders.
+   */
+  template: z
+    .union([z.enum(['alpaca', 'chat']), z.strictObject({ prompt: z.string().min(1) })])
+    .default('alpaca'),
+  /** The instruction of a named template, with `{column}` placeholders. Required by named templates, refused by inline ones. */
+  instruction: z.string().min(1).optional(),
+  /** What the model shall answer, with `{column}` placeholders. */
+  response: z.string().min(1),
+  /** Text after the response, before EOS, e.g. `\n### End`. @default '' */
+  endMarker: z.string().default(''),
+  /** Longest row in tokens; longer ones are truncated and counted. */
+  maxLength: z.int().min(8).default(256),
+});
+
+export const loraSchema = z.strictObject({
+  /** Rank of A and B. @default 8 */
+  rank: z.int().positive().default(8),
+  /** The branch is scaled by alpha / rank. @default 16 */
+  alpha: z.number().positive().default(16),
+  /** Dropout on the input of A. @default 0.05 */
+  dropout: z.number().min(0).lt(1).default(0.05),
+  /** Only `none` exists: the base's biases stay frozen. */
+  bias: z.literal('none').default('none'),
+  /** Names of the linear layers to adapt. @default all seven of a block */
+  targetModules: z
+    .array(z.string().min(1))
+    .min(1)
+    .default(['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj']),
+});
+
+export const baseSchema = z.discriminatedUnion('dtype', [
+  /** NF4, blocks of 64 with one absmax each; `doubleQuant` stores the absmax themselves in 8 bits (QLoRA, arXiv 2305.14314). */
+  z.strictObject({ dtype: z.literal('nf4'), doubleQuant: z.boolean().default(true) }),
+  /** LLM.int8-style row-wise absmax int8 (arXiv 2208.07339), without outlier decomposition. */
+  z.strictObject({ dtype: z.literal('int8') }),
+  z.strictObject({ dtype: z.literal('bf16') }),
+  z.strictObject({ dtype: z.literal('f32') }),
+]);
+
+export const trainSchema = z
+  .strictObject({
+    /** Passes over the train split; excludes `steps`. @default 1 */
+    epochs: z.number().positive().optional(),
+    /** Optimizer steps; excludes `epochs`. */
+    steps: z.int().positive().optional(),
+    /** Rows in a micro-batch. @default 4 */
+    batchSize: z.int().positive().default(4),
+    /** Micro-batches in one optimizer step; the loss is normalised by the tokens of the whole step. @default 4 */
+    accumulation: z.int().positive().default(4),
+    /** Peak learning rate. @default 2e-4 */
+    learningRate: z.number().positive().default(2e-4),
+    schedule: z.enum(['linear', 'cosine', 'constant']).default('linear'),
+    /** Share of the steps in which the learning rate rises linearly from 0. @default 0.03 */
+    warmupRatio: z.number().min(0).max(1).default(0.03),
+    weightDecay: z.number().min(0).default(0),
+    beta1: z.number().min(0).lt(1).default(0.9),
+    beta2: z.number().min(0).lt(1).default(0.999),
+    epsilon: z.number().positive().default(1e-8),
+    /** Clip the global gradient norm to this; 0 turns clipping off. @default 0.3 */
+    maxGradNorm: z.number().min(0).default(0.3),
+    /** Rows of similar length together (longest first within a mega-batch of 50 batches, as transformers does). @default true */
+    groupByLength: z.boolean().default(true),
+    /** Loss on the response only, or on prompt and response. EOS is trained in both. @default response */
+    loss: z.enum(['response', 'all']).default('response'),
+    /** Evaluate on the test split at each epoch's end, or every n steps. @default epoch */
+    evalEvery: z.union([z.literal('epoch'), z.int().positive()]).default('epoch'),
+    /** Checkpoint every n steps. @default 50 */
+    checkpointEvery: z.int().positive().default(50),
+    /** Recompute a block's activations in the backward pass instead of keeping them. @default false */
+    checkpointing: z.boolean().default(false),
+    /** Seeds adapter init, data order and dropout. @default 42 */
+    seed: z.int().nonnegative().default(42),
+  })
+  .refine((train) => train.epochs === undefined || train.steps === undefined, {
+    message: 'expected epochs or steps, got both',
+    path: ['steps'],
+  });
+
+const evaluateSchema = z.strictObject({
+  /** Column values to answer for, beside the test rows; they have no reference answer. @default none */
+  prompts: z.array(rowSchema).default([]),
+  /** How many rows of the test split to answer for (their response is the reference). @default 8 */
+  testRows: z.int().nonnegative().default(8),
+  /** @default 64 */
+  maxNewTokens: z.int().positive().default(64),
+});
+
+/** The input of the `fineTune` workflow. Strict: an unknown key anywhere is an error. */
+export const fineTuneConfigSchema = z.strictObject({
+  /** Names the run in paths and titles. */
+  name: z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'expected 1 to 63 of a-z, 0-9 and -, starting with a letter or digit'),
+  model: modelSchema,
+  dataset: datasetSchema,
+  format: formatSchema,
+  base: baseSchema.prefault({ dtype: 'nf4' }),
+  lora: loraSchema.prefault({}),
+  train: trainSchema.prefault({}),
+  evaluate: evaluateSchema.prefault({}),
+  /** Where the results go: `file:` directory or `s3://bucket/prefix`. Left out: they stay in the artifact store. */
+  publish: z.strictObject({ uri: z.string().min(1) }).optional(),
+  /** `false`: run every stage again in this run, whatever earlier runs left. @default true */
+  reuse: z.boolean().default(true),
+});
+
+/** As written by the user. */
+export type FineTuneInput = z.input<typeof fineTuneConfigSchema>;
+/** With every default filled in. */
+export type FineTuneConfig = z.infer<typeof fineTuneConfigSchema>;
+export type DatasetConfig = FineTuneConfig['dataset'];
+export type FormatConfig = FineTuneConfig['format'];
+export type LoraConfig = FineTuneConfig['lora'];
+export type BaseConfig = FineTuneConfig['base'];
+export type TrainConfig = FineTuneConfig['train'];
+export type EvaluateConfig = FineTuneConfig['evaluate'];

@@ -1,0 +1,177 @@
+/** Inputs and outputs of the stages, as schemas. One activity each; nothing here is larger than a few KB. */
+import { z } from 'zod';
+import { artifactRefSchema, namedArtifactSchema } from './artifact-schema.js';
+import { baseSchema, fineTuneConfigSchema, loraSchema, trainSchema } from './fine-tune-config.js';
+
+const shape = fineTuneConfigSchema.shape;
+const nonNegative = z.int().nonnegative();
+
+/** A base model, pinned by the digests of its files. */
+export const modelRefSchema = z.strictObject({
+  /** As the user named it. */
+  uri: z.string(),
+  format: z.enum(['gguf', 'safetensors']),
+  /** `uri` is where a worker fetches the file from when its cache lacks it. */
+  files: z.array(namedArtifactSchema).min(1),
+  architecture: z.strictObject({
+    name: z.string(),
+    layers: nonNegative, hiddenSize: nonNegative, intermediateSize: nonNegative, heads: nonNegative, kvHeads: nonNegative,
+    headDim: nonNegative, vocabSize: nonNegative, contextLength: nonNegative, parameters: nonNegative,
+  }),
+});
+export type ModelRef = z.infer<typeof modelRefSchema>;
+
+// validate ----------------------------------------------------------------------------------------------------------
+export const validateOutputSchema = z.strictObject({
+  config: fineTuneConfigSchema,
+  model: modelRefSchema,
+  /** The dataset file, pinned by digest. */
+  dataset: artifactRefSchema,
+});
+export type ValidateOutput = z.infer<typeof validateOutputSchema>;
+
+// ingest ------------------------------------------------------------------------------------------------------------
+export const ingestInputSchema = z.strictObject({ dataset: shape.dataset, file: artifactRefSchema, requiredColumns: z.array(z.string()) });
+export const rowReportSchema = z.strictObject({
+  read: nonNegative,
+  dropped: z.strictObject({ empty: nonNegative, duplicate: nonNegative, unsampled: nonNegative, leaked: nonNegative }),
+  train: nonNegative,
+  test: nonNegative,
+  /** Histogram of characters a row: `edges` has one more entry than `counts`. */
+  lengths: z.strictObject({ edges: z.array(z.number()), counts: z.array(nonNegative) }),
+});
+export type RowReport = z.infer<typeof rowReportSchema>;
+export const ingestOutputSchema = z.strictObject({
+  columns: z.array(z.string()),
+  /** JSONL, one object of column → string a line. */
+  train: artifactRefSchema,
+  test: artifactRefSchema,
+  report: rowReportSchema,
+});
+export type IngestInput = z.infer<typeof ingestInputSchema>;
+export type IngestOutput = z.infer<typeof ingestOutputSchema>;
+
+// format ------------------------------------------------------------------------------------------------------------
+export const formatInputSchema = z.strictObject({
+  model: modelRefSchema, format: shape.format, loss: trainSchema.shape.loss, evaluate: shape.evaluate,
+  columns: z.array(z.string()), train: artifactRefSchema, test: artifactRefSchema,
+});
+export const tokenReportSchema = z.strictObject({
+  rows: nonNegative, tokens: nonNegative, trainedTokens: nonNegative, truncated: nonNegative, longest: nonNegative,
+  /** Histogram of tokens a row. */
+  lengths: z.strictObject({ edges: z.array(z.number()), counts: z.array(nonNegative) }),
+});
+export type TokenReport = z.infer<typeof tokenReportSchema>;
+export const formatOutputSchema = z.strictObject({
+  /** safetensors: input_ids I32 [tokens], loss_mask U8 [tokens] (1 = the loss counts this token), row_offsets I32 [rows + 1]. */
+  train: artifactRefSchema,
+  test: artifactRefSchema,
+  /** JSON: EvaluationPrompt[] */
+  prompts: artifactRefSchema,
+  /** JSON: SamplePreview, the first train row rendered, tokenised and masked. */
+  preview: artifactRefSchema,
+  report: z.strictObject({ train: tokenReportSchema, test: tokenReportSchema }),
+});
+export type FormatInput = z.infer<typeof formatInputSchema>;
+export type FormatOutput = z.infer<typeof formatOutputSchema>;
+
+/** One question asked of the base and of the tuned model. */
+export const evaluationPromptSchema = z.strictObject({
+  /** The training format, up to where the answer starts. */
+  prompt: z.string(), promptIds: z.array(nonNegative),
+  /** The same question in the model's own format: its chat template, or `Q: …\nA:` where it has none. */
+  ownPrompt: z.string(), ownPromptIds: z.array(nonNegative),
+  /** The answer in the data; null for prompts of the configuration. */
+  reference: z.string().nullable(),
+  /** Text at which an answer in the training format ends (the end marker), beside EOS; '' when there is none. */
+  stop: z.string(),
+});
+export type EvaluationPrompt = z.infer<typeof evaluationPromptSchema>;
+export const samplePreviewSchema = z.strictObject({
+  rendered: z.string(),
+  tokens: z.array(z.strictObject({ id: nonNegative, text: z.string(), trained: z.boolean() })),
+});
+export type SamplePreview = z.infer<typeof samplePreviewSchema>;
+
+// baseline and evaluate ---------------------------------------------------------------------------------------------
+export const evaluateInputSchema = z.strictObject({
+  model: modelRefSchema, base: baseSchema, adapter: z.array(namedArtifactSchema).nullable(),
+  test: artifactRefSchema, prompts: artifactRefSchema, maxNewTokens: z.int().positive(),
+});
+export const answerSchema = z.strictObject({
+  /** `training`: the format that is trained; `own`: the model's own. */
+  format: z.enum(['training', 'own']),
+  prompt: z.string(), reference: z.string().nullable(), text: z.string(), tokens: nonNegative,
+  /** Ended by EOS or the end marker, not by the token limit. */
+  stopped: z.boolean(),
+});
+export type Answer = z.infer<typeof answerSchema>;
+export const metricsSchema = z.strictObject({
+  /** Mean negative log-likelihood (nats) over the test split's counted tokens. */
+  evalLoss: z.number(), perplexity: z.number(), evalTokens: nonNegative,
+  /** Over the answers in the training format; rougeL (F1, 0..1) over those with a reference, null without any. */
+  rougeL: z.number().nullable(), meanTokens: z.number(),
+  /** Share of repeated 4-grams, 0..1. */
+  repetition: z.number(),
+  /** Share of answers that stopped by themselves, 0..1. */
+  stopRate: z.number(),
+});
+export type Metrics = z.infer<typeof metricsSchema>;
+export const evaluateOutputSchema = z.strictObject({ metrics: metricsSchema, /** JSON: Answer[] */ answers: artifactRefSchema, backend: z.string() });
+export type EvaluateInput = z.infer<typeof evaluateInputSchema>;
+export type EvaluateOutput = z.infer<typeof evaluateOutputSchema>;
+
+// train -------------------------------------------------------------------------------------------------------------
+export const trainInputSchema = z.strictObject({
+  model: modelRefSchema, base: baseSchema, lora: loraSchema, train: trainSchema, trainTokens: artifactRefSchema, testTokens: artifactRefSchema,
+});
+export const trainSummarySchema = z.strictObject({
+  steps: nonNegative, epochs: z.number(), tokens: nonNegative, trainLoss: z.number(), evalLoss: z.number(),
+  trainableParameters: nonNegative, totalParameters: nonNegative, backend: z.string(),
+});
+export type TrainSummary = z.infer<typeof trainSummarySchema>;
+export const trainOutputSchema = z.strictObject({
+  /** adapter_config.json and adapter_model.safetensors, a PEFT directory. */
+  adapter: z.array(namedArtifactSchema),
+  /** trainer_state.json in transformers' shape: log_history of steps and evaluations. */
+  history: artifactRefSchema,
+  summary: trainSummarySchema,
+});
+export type TrainInput = z.infer<typeof trainInputSchema>;
+export type TrainOutput = z.infer<typeof trainOutputSchema>;
+
+// merge -------------------------------------------------------------------------------------------------------------
+export const mergeInputSchema = z.strictObject({ model: modelRefSchema, adapter: z.array(namedArtifactSchema) });
+/** A Hugging Face directory. */
+export const mergeOutputSchema = z.strictObject({ merged: z.array(namedArtifactSchema) });
+export type MergeInput = z.infer<typeof mergeInputSchema>;
+export type MergeOutput = z.infer<typeof mergeOutputSchema>;
+
+// report ------------------------------------------------------------------------------------------------------------
+export const stageTimingSchema = z.strictObject({ name: z.string(), key: z.string(), seconds: z.number() });
+export const reportInputSchema = z.strictObject({
+  config: fineTuneConfigSchema, model: modelRefSchema, ingest: ingestOutputSchema, format: formatOutputSchema,
+  baseline: evaluateOutputSchema, train: trainOutputSchema, merge: mergeOutputSchema, evaluate: evaluateOutputSchema,
+  /** Seconds each stage took when it was run, which may have been in an earlier run. */
+  timings: z.array(stageTimingSchema),
+});
+export const reportOutputSchema = z.strictObject({ html: artifactRefSchema, markdown: artifactRefSchema });
+export type ReportInput = z.infer<typeof reportInputSchema>;
+export type ReportOutput = z.infer<typeof reportOutputSchema>;
+
+// publish -----------------------------------------------------------------------------------------------------------
+export const publishInputSchema = z.strictObject({
+  /** `file:` directory or `s3://bucket/prefix`. */
+  uri: z.string(),
+  name: z.string(),
+  /** `name` is the path under the published version, e.g. `adapter/adapter_config.json`. */
+  files: z.array(namedArtifactSchema),
+});
+export const publishOutputSchema = z.strictObject({
+  /** `<uri>/<name>/<version>/manifest.json`; version = first 16 hex digits of the manifest's digest over its files. */
+  manifest: artifactRefSchema,
+  /** `<uri>/<name>/latest.json`. */
+  latest: z.string(),
+});
+export type PublishInput = z.infer<typeof publishInputSchema>;
+export type PublishOutput = z.infer<typeof publishOutputSchema>;
