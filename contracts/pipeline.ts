@@ -4,6 +4,13 @@
 export const stageNames = ['validate', 'ingest', 'format', 'baseline', 'train', 'merge', 'evaluate', 'report', 'publish'] as const;
 export type StageName = (typeof stageNames)[number];
 
+/** What a stage activity is called with. */
+export interface StageRequest<Input> {
+  input: Input;
+  /** Makes the stage key this run's own (`reuse: false`). Left out: results are shared between runs. */
+  scope?: string;
+}
+
 /** What a stage activity returns: its output and how it came about. */
 export interface StageOutcome<Output> {
   /** sha256 of stage name, version, input digests and parameters. */
