@@ -12,6 +12,11 @@ export interface TokenRow {
   mask: Uint8Array;
 }
 
+interface Vectors {
+  I32: Int32Array;
+  U8: Uint8Array;
+}
+
 /** Writes rows whole or not at all; the same rows give the same bytes. */
 export async function writeTokenFile(path: string, rows: readonly TokenRow[]): Promise<void> {
   const offsets = new Int32Array(rows.length + 1);
@@ -32,13 +37,13 @@ export async function writeTokenFile(path: string, rows: readonly TokenRow[]): P
 /** Reads a token file into memory; rows are views, not copies. Throws `FormatError` when it is not one. */
 export async function readTokenFile(path: string): Promise<TokenRows> {
   const tensors = await readSafetensors(path);
-  const vector = <D extends 'I32' | 'U8'>(name: string, dtype: D) => {
+  const vector = <D extends keyof Vectors>(name: string, dtype: D): Vectors[D] => {
     const tensor = tensors.get(name);
     if (!tensor) throw new FormatError('missing_tensor', path, `tensor ${name}: expected to exist, got none`);
     if (tensor.dtype !== dtype || tensor.shape.length !== 1) {
       throw new FormatError('wrong_shape', path, `tensor ${name}: expected a vector of ${dtype}, got ${tensor.dtype} [${tensor.shape.join(',')}]`);
     }
-    return tensor.data as Extract<SafetensorsTensor, { dtype: D }>['data'];
+    return tensor.data as Vectors[D];
   };
   const ids = vector('input_ids', 'I32');
   const mask = vector('loss_mask', 'U8');
