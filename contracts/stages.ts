@@ -21,17 +21,26 @@ export const modelRefSchema = z.strictObject({
 });
 export type ModelRef = z.infer<typeof modelRefSchema>;
 
+/** What the format asks of a row: engine/data/template.ts's requiredColumns and promptColumns. */
+const formatColumns = {
+  /** The columns that the format names, each once. */
+  requiredColumns: z.array(z.string()),
+  /** Those of them that its prompt names. */
+  promptColumns: z.array(z.string()),
+};
+
 // validate ----------------------------------------------------------------------------------------------------------
 export const validateOutputSchema = z.strictObject({
   config: fineTuneConfigSchema,
   model: modelRefSchema,
   /** The dataset file, pinned by digest. */
   dataset: artifactRefSchema,
+  ...formatColumns,
 });
 export type ValidateOutput = z.infer<typeof validateOutputSchema>;
 
 // ingest ------------------------------------------------------------------------------------------------------------
-export const ingestInputSchema = z.strictObject({ dataset: shape.dataset, file: artifactRefSchema, requiredColumns: z.array(z.string()) });
+export const ingestInputSchema = z.strictObject({ dataset: shape.dataset, file: artifactRefSchema, ...formatColumns });
 export const rowReportSchema = z.strictObject({
   read: nonNegative,
   dropped: z.strictObject({ empty: nonNegative, duplicate: nonNegative, unsampled: nonNegative, leaked: nonNegative }),
