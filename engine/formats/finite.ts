@@ -1,0 +1,11 @@
+import { FormatError } from './format-error.js';
+
+/** Throws `nan_weights`, naming the tensor and the place, unless every value is a finite number. */
+export function requireFinite(values: Float32Array, path: string, name: string): void {
+  let sum = 0;
+  // x - x is 0 for a finite x and NaN otherwise: one pass without a branch.
+  for (let i = 0; i < values.length; i++) sum += values[i] - values[i];
+  if (sum === 0) return;
+  const index = values.findIndex((value) => !Number.isFinite(value));
+  throw new FormatError('nan_weights', path, `tensor ${name}: expected finite values, got ${values[index]} at index ${index}`);
+}
