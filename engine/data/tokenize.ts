@@ -1,0 +1,64 @@
+import { EngineError } from '../errors.js';
+import type { Tokenizer } from '../formats/tokenizer.js';
+import type { Example } from './template.js';
+import type { TokenRow } from './token-file.js';
+
+export interface TokenizeOptions {
+  /** Longest row in tokens. */
+  maxLength: number;
+  /** What the loss counts: the completion, or prompt and completion. */
+  loss: 'response' | 'all';
+}
+
+export interface TokenizedRow extends TokenRow {
+  /** Tokens of the prompt, which come first. */
+  promptTokens: number;
+  truncated: boolean;
+}
+
+type Encoder = Pick<Tokenizer, 'encodeBatch' | 'addsBos' | 'eosTokenId'>;
+
+/** A prompt as it is asked, BOS in front where the model was trained with one. */
+export const encodePrompts = (tokenizer: Encoder, prompts: string[]): Promise<number[][]> => tokenizer.encodeBatch(prompts, { addBos: tokenizer.addsBos });
+
+/**
+ * Prompt, completion and EOS of each example as tokens.
+ *
+ * - A row begins with exactly the tokens that the prompt alone has, so what is asked later is what was trained. Where the whole
+ *   text's tokens begin with them, the row is those; where tokens straddle the boundary, prompt and completion are tokenised apart.
+ * - EOS ends every row that is not truncated, once, and the loss always counts it.
+ * - A row over `maxLength` is cut at its end and has no EOS: it is not where the answer ends.
+ * - The loss never counts a row's first token, which nothing predicts.
+ *
+ * @throws EngineError `no_trainable_token` naming the rows (from 1) that are left without a token to train
+ */
+export async function tokenizeExamples(tokenizer: Encoder, examples: readonly Example[], { maxLength, loss }: TokenizeOptions): Promise<TokenizedRow[]> {
+  const prompts = await encodePrompts(tokenizer, examples.map(({ prompt }) => prompt));
+  const wholes = await encodePrompts(tokenizer, examples.map(({ prompt, completion }) => prompt + completion));
+  const straddling = examples.flatMap((_, row) => (startsWith(wholes[row], prompts[row]) ? [] : [row]));
+  const completions = await tokenizer.encodeBatch(straddling.map((row) => examples[row].completion));
+  straddling.forEach((row, i) => (wholes[row] = [...prompts[row], ...completions[i]]));
+
+  const rows = wholes.map((tokens, row): TokenizedRow => {
+    const whole = tokens.at(-1) === tokenizer.eosTokenId && tokens.length > prompts[row].length ? tokens : [...tokens, tokenizer.eosTokenId];
+    const ids = Int32Array.from(whole.slice(0, maxLength));
+    const promptTokens = Math.min(prompts[row].length, ids.length);
+    const mask = new Uint8Array(ids.length).fill(1, loss === 'all' ? 1 : Math.max(promptTokens, 1));
+    return { ids, mask, promptTokens, truncated: whole.length > maxLength };
+  });
+  refuseUntrainable(rows, prompts, maxLength);
+  return rows;
+}
+
+const startsWith = (ids: readonly number[], start: readonly number[]): boolean => start.every((id, i) => ids[i] === id);
+
+function refuseUntrainable(rows: readonly TokenizedRow[], prompts: readonly number[][], maxLength: number): void {
+  const untrainable = rows.flatMap(({ mask }, row) => (mask.includes(1) ? [] : [row]));
+  if (untrainable.length === 0) return;
+  const shown = untrainable.slice(0, 5).map((row) => `row ${row + 1} (prompt of ${prompts[row].length} tokens)`).join(', ');
+  const more = untrainable.length > 5 ? ` and ${untrainable.length - 5} more` : '';
+  throw new EngineError(
+    'invalidInput', 'no_trainable_token',
+    `expected every row to keep a token of its response within ${maxLength} tokens, got none in ${shown}${more}; raise format.maxLength or shorten the prompt`,
+  );
+}
