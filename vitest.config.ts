@@ -11,7 +11,7 @@ export default defineConfig({
       project('unit'),
       // A tfjs engine is one a process, so these files are isolated in forks.
       project('backend', { pool: 'forks', testTimeout: 120_000 }),
-      project('storage'),
+      project('storage', { globalSetup: 'test/kit/s3-server.ts' }), // one real S3 server
       project('temporal', { testTimeout: 180_000, fileParallelism: false }),
       project('e2e', { testTimeout: 900_000, hookTimeout: 600_000, fileParallelism: false }),
     ],

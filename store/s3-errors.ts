@@ -6,6 +6,7 @@ const codes: Record<string, StoreErrorCode> = {
   NoSuchKey: 'missing', NotFound: 'missing',
   AccessDenied: 'denied', InvalidAccessKeyId: 'denied', SignatureDoesNotMatch: 'denied', ExpiredToken: 'denied',
   InvalidToken: 'denied', Forbidden: 'denied', AllAccessDisabled: 'denied', CredentialsProviderError: 'denied',
+  XAdminUserNotFound: 'denied', // versitygw's InvalidAccessKeyId
 };
 const networkCodes = new Set(['ECONNREFUSED', 'ECONNRESET', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT', 'EPIPE']);
 
@@ -18,7 +19,8 @@ export function translateS3(error: unknown, subject: string, endpoint: string): 
   if (error instanceof StoreError || name === 'AbortError') return error;
   const network = [code, name, ...(errors ?? []).map((inner) => inner.code)].find((value) => value && networkCodes.has(value));
   if (network || name === 'TimeoutError') return new StoreError('unreachable', subject, `no answer from ${endpoint} (${network ?? message})`, { cause: error });
-  const known = codes[name] ?? (statusOf(error) === 403 ? 'denied' : statusOf(error) === 404 ? 'missing' : 'failed');
+  if (message.startsWith('Checksum mismatch')) return new StoreError('corrupt', subject, 'the bytes received do not have the checksum that the server names', { cause: error });
+  const known = codes[name] ?? (statusOf(error) === 403 ? 'denied' : 'failed');
   return new StoreError(known, subject, describe(known, name, message, subject), { cause: error });
 }
 

@@ -133,7 +133,7 @@ export class S3Store implements ArtifactStore {
     const probe = { Bucket: this.bucket, Key: this.#key(`temper-check-${randomUUID()}`) };
     await this.#sendAs(this.root, async () => {
       await this.#impatient.send(new ListObjectsV2Command({ Bucket: this.bucket, Prefix: this.#key(''), MaxKeys: 1 }));
-      await this.#impatient.send(new PutObjectCommand({ ...probe, Body: '' }));
+      await this.#impatient.send(new PutObjectCommand({ ...probe, Body: '', ContentLength: 0 }));
       await this.#impatient.send(new DeleteObjectCommand(probe));
     });
   }
@@ -202,10 +202,11 @@ export class S3Store implements ArtifactStore {
         params: { Bucket: this.bucket, Key, Body: meter, ContentType: mediaType, Metadata: { sha256: digest.sha256 } },
       });
       upload.on('httpUploadProgress', ({ loaded }) => onProgress?.(loaded ?? 0, digest.bytes));
-      const abort = (): void => void upload.abort();
+      // Ending its source fails the upload, and it then aborts the multipart upload before it settles; upload.abort() settles first.
+      const abort = (): void => void meter.destroy(signal?.reason instanceof Error ? signal.reason : new Error('aborted'));
       signal?.addEventListener('abort', abort, { once: true });
       try {
-        await upload.done(); // on failure and abort it aborts the multipart upload
+        await upload.done();
       } catch (error) {
         throw signal?.aborted ? signal.reason : error;
       } finally {
