@@ -1,5 +1,6 @@
 /** The file that says which process runs a development stack in this folder, and what it has started. */
-import { mkdir, readFile, rename, rm, writeFile, link } from 'node:fs/promises';
+import { renameSync, writeFileSync } from 'node:fs';
+import { link, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { z } from 'zod';
 import { isRunning } from './process-identity.js';
@@ -49,10 +50,11 @@ export async function claimState(file: string, state: StackState): Promise<boole
   }
 }
 
-export async function writeState(file: string, state: StackState): Promise<void> {
+/** Whole or not at all, and at once: a process that has just been started is on record before anything else happens. */
+export function writeState(file: string, state: StackState): void {
   const partial = `${file}.${process.pid}`;
-  await writeFile(partial, `${JSON.stringify(state, undefined, 2)}\n`);
-  await rename(partial, file);
+  writeFileSync(partial, `${JSON.stringify(state, undefined, 2)}\n`);
+  renameSync(partial, file);
 }
 
 export const removeState = (file: string): Promise<void> => rm(file, { force: true });

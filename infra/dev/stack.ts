@@ -5,7 +5,7 @@ import { temporalCli } from '../tools/temporal-cli.js';
 import { devServerSpec, waitUntilServing } from './dev-server.js';
 import { freePort } from './free-port.js';
 import { stopLeftOver, type ProcessSpec } from './process-group.js';
-import { identify } from './process-identity.js';
+import { identify, type ProcessIdentity } from './process-identity.js';
 import { claimState, readLiveState, readState, removeState, writeState, type StackState } from './stack-state.js';
 import { supervise, type SupervisedProcess } from './supervise.js';
 
@@ -85,15 +85,13 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     process.off('exit', killAll);
   };
 
-  const save = async (): Promise<void> => {
-    state.processes = running.flatMap(({ name, identity }) => ({ name, ...identity()! }));
-    await writeState(file, state);
-  };
-
   const start = async (name: string, spec: ProcessSpec): Promise<void> => {
     await keepOneOldLog(spec.logFile);
-    running.push(await supervise({ name, spec, onStart: () => void save(), onLine }));
-    await save();
+    const onStart = (identity: ProcessIdentity): void => {
+      state.processes = [...state.processes.filter((other) => other.name !== name), { name, ...identity }];
+      writeState(file, state);
+    };
+    running.push(await supervise({ name, spec, onStart, onLine }));
   };
 
   try {

@@ -4,8 +4,6 @@ import type { ProcessIdentity } from './process-identity.js';
 
 export interface SupervisedProcess {
   readonly name: string;
-  /** Of the process that is running now. */
-  identity(): ProcessIdentity | undefined;
   /** Settles with an error when the process keeps failing and is given up. */
   readonly givenUp: Promise<Error>;
   stop(graceMs: number): Promise<void>;
@@ -15,8 +13,8 @@ export interface SupervisedProcess {
 export interface SuperviseOptions {
   name: string;
   spec: ProcessSpec;
-  /** After each start, with the new process. */
-  onStart(): void;
+  /** After each start. */
+  onStart(identity: ProcessIdentity): void;
   /** One line for people. */
   onLine(line: string): void;
   /** First pause before a restart, doubled up to 30 s while the process keeps failing. @default 1000 */
@@ -36,7 +34,8 @@ export async function supervise(options: SuperviseOptions): Promise<SupervisedPr
 
   const start = async (): Promise<number> => {
     group = await startGroup(spec);
-    onStart();
+    if (stopping.signal.aborted) group.killNow();
+    else onStart(group.identity);
     return performance.now();
   };
 
@@ -59,7 +58,6 @@ export async function supervise(options: SuperviseOptions): Promise<SupervisedPr
   const running = keepRunning(await start());
   return {
     name,
-    identity: () => group?.identity,
     givenUp: new Promise((resolve) => void running.then((error) => error && resolve(error), resolve)),
     stop: async (graceMs) => {
       stopping.abort();
