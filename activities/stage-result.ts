@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { artifactRefSchema, namedArtifactSchema } from '../contracts/artifact-schema.js';
 import type { ArtifactRef } from '../contracts/artifact.js';
 import type { ArtifactStore } from '../store/artifact-store.js';
+import { keyOfRef } from '../store/keys.js';
 
 /** A stage result as it is stored, one JSON object `stages/<name>/<key>.json`. */
 export interface StageResult<Output> {
@@ -72,7 +73,7 @@ function artifactsIn(value: unknown): ArtifactRef[] {
 
 /** Artifacts outside this store (a base model's files) count as present: their stage verifies them when it reads them. */
 async function allPresent(store: ArtifactStore, refs: ArtifactRef[]): Promise<boolean> {
-  const ours = refs.filter(({ uri }) => uri.startsWith(`${store.root.replace(/\/$/, '')}/`));
-  const found = await Promise.all(ours.map(({ sha256 }) => store.list(`objects/${sha256.slice(0, 2)}/${sha256}`)));
+  const ours = refs.filter(({ uri }) => uri.startsWith(`${store.root}/`));
+  const found = await Promise.all(ours.map((ref) => store.list(keyOfRef(store.root, ref))));
   return found.every((keys) => keys.length > 0);
 }

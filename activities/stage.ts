@@ -32,6 +32,8 @@ export interface StageContext {
   workDirectory: string;
   /** The stage key. */
   key: string;
+  /** Complete checkpoints of a running training that are kept. */
+  keepCheckpoints: number;
 }
 
 /** What the worker gives to every stage; `workDirectory` and `key` are added for each run of a stage. */
@@ -49,6 +51,8 @@ export interface Stage<Input, Output> {
   /** `false`: run every time, because the outside world is part of the input (validate) or of the effect (publish). @default true */
   reusable?: boolean;
   run(input: Input, context: StageContext): Promise<Output>;
+  /** Removes what was only needed until the result was stored. Called each time the result is found or stored. */
+  finish?(context: { store: ArtifactStore; key: string }): Promise<void>;
 }
 
 /** Infers a stage's types from its schemas. */
@@ -73,6 +77,7 @@ export async function runStage<Input, Output>(
 
   const earlier = stage.reusable === false ? undefined : await findStageResult(store, stage, key);
   if (earlier?.complete) {
+    await stage.finish?.({ store, key });
     services.log.info({ stage: stage.name, key }, `${stage.name}: reused the result of an earlier run`);
     return { key, reused: true, seconds: earlier.seconds, output: earlier.output };
   }
@@ -85,6 +90,7 @@ export async function runStage<Input, Output>(
     const seconds = Math.round(performance.now() - start) / 1000;
     if (stage.reusable === false) return { key, reused: false, seconds, output };
     const saved = await saveStageResult(store, stage, { key, seconds, output }, earlier?.etag ?? null);
+    await stage.finish?.({ store, key });
     return { key, reused: false, seconds: saved.seconds, output: saved.output };
   } finally {
     await rm(workDirectory, { recursive: true, force: true });

@@ -1,0 +1,150 @@
+import { mkdir, readdir } from 'node:fs/promises';
+import { dirname, join, relative, sep } from 'node:path';
+import type { Logger } from 'pino';
+import { z } from 'zod';
+import { namedArtifactSchema } from '../contracts/artifact-schema.js';
+import type { NamedArtifact } from '../contracts/artifact.js';
+import type { ArtifactStore } from '../store/artifact-store.js';
+import { mediaTypeOf } from './artifact-directory.js';
+
+const manifestSchema = z.strictObject({
+  step: z.int().nonnegative(),
+  fence: z.int().positive(),
+  files: z.array(namedArtifactSchema).min(1),
+});
+const fenceSchema = z.strictObject({ fence: z.int().positive() });
+
+/** A newer attempt at the same training has started: this one must stop writing. */
+export class StaleAttemptError extends Error {
+  readonly code = 'stale_attempt';
+  constructor(readonly fence: number, readonly newest: number | undefined) {
+    super(`checkpoint: expected to be the newest attempt, got fencing token ${fence} where the newest is ${newest ?? 'gone'}`);
+    this.name = 'StaleAttemptError';
+  }
+}
+
+export interface CheckpointOptions {
+  /** The stage key of the training. */
+  key: string;
+  /** Complete checkpoints that are kept; older ones are removed. */
+  keep: number;
+  log: Logger;
+}
+
+/**
+ * The checkpoints of one training, as one attempt at it sees them.
+ *
+ * `checkpoints/<key>/fence.json` holds the newest attempt's fencing token. A checkpoint is a folder
+ * `checkpoints/<key>/<step, 8 digits>-<fence, 6 digits>/` of files and a manifest.json that is created last: a folder without
+ * it does not count. As the folder's name holds the token, attempts never write to each other's checkpoints. The files lie
+ * under their own keys, not among the objects named by content, so that removing a checkpoint cannot take a file that a
+ * result of another training shares.
+ */
+export class Checkpoints {
+  readonly #prefix: string;
+  private constructor(
+    private readonly store: ArtifactStore,
+    private readonly options: CheckpointOptions,
+    /** This attempt's token. */
+    readonly fence: number,
+  ) {
+    this.#prefix = prefixOf(options.key);
+  }
+
+  /** Starts an attempt: takes the next fencing token, after which earlier attempts can no longer write. */
+  static async open(store: ArtifactStore, options: CheckpointOptions): Promise<Checkpoints> {
+    const fenceKey = `${prefixOf(options.key)}fence.json`;
+    for (;;) {
+      const current = await store.read(fenceKey);
+      const fence = (current ? parseFence(current.bytes) : 0) + 1;
+      const bytes = Buffer.from(JSON.stringify({ fence }));
+      if (await store.replace(fenceKey, bytes, current?.etag ?? null)) return new Checkpoints(store, options, fence);
+    }
+  }
+
+  /**
+   * Fetches the newest complete checkpoint into `<directory>/checkpoint-<step, 8 digits>`; one that is damaged or incomplete
+   * is passed over, with a line in the log.
+   * @returns its step and path, or undefined when there is none
+   */
+  async restore(directory: string): Promise<{ step: number; directory: string } | undefined> {
+    for (const manifestKey of (await this.#manifests()).reverse()) {
+      try {
+        const stored = await this.store.read(manifestKey);
+        const manifest = manifestSchema.parse(JSON.parse(stored?.bytes.toString('utf8') ?? 'null'));
+        const target = join(directory, `checkpoint-${digits(manifest.step, 8)}`);
+        for (const file of manifest.files) {
+          const path = join(target, file.name);
+          await mkdir(dirname(path), { recursive: true });
+          await this.store.getFile(file, path);
+        }
+        return { step: manifest.step, directory: target };
+      } catch (err) {
+        if (!isDamage(err)) throw err;
+        this.options.log.warn({ checkpoint: manifestKey, err }, 'passed over a damaged checkpoint');
+      }
+    }
+    return undefined;
+  }
+
+  /**
+   * Stores the files of a directory as the checkpoint of a step, then removes the oldest ones above `keep`.
+   * @throws StaleAttemptError when a newer attempt has started; the checkpoint then doesn't count
+   */
+  async save(step: number, directory: string): Promise<void> {
+    await this.#assertNewest();
+    const folder = `${this.#prefix}${digits(step, 8)}-${digits(this.fence, 6)}/`;
+    const files: NamedArtifact[] = [];
+    for (const entry of await readdir(directory, { withFileTypes: true, recursive: true })) {
+      if (!entry.isFile()) continue;
+      const path = join(entry.parentPath, entry.name);
+      const name = relative(directory, path).split(sep).join('/');
+      files.push({ name, ...(await this.store.putFileAt(folder + name, path, mediaTypeOf(name))) });
+    }
+    await this.#assertNewest();
+    await this.store.create(`${folder}manifest.json`, Buffer.from(JSON.stringify({ step, fence: this.fence, files })));
+    await this.#prune();
+  }
+
+  async #assertNewest(): Promise<void> {
+    const current = await this.store.read(`${this.#prefix}fence.json`);
+    const newest = current && parseFence(current.bytes);
+    if (newest !== this.fence) throw new StaleAttemptError(this.fence, newest);
+  }
+
+  /** Oldest first: steps and tokens are zero-padded. */
+  async #manifests(): Promise<string[]> {
+    return (await this.store.list(this.#prefix)).filter((key) => key.endsWith('/manifest.json'));
+  }
+
+  async #prune(): Promise<void> {
+    for (const manifest of (await this.#manifests()).slice(0, -this.options.keep)) {
+      await removeFolder(this.store, manifest.slice(0, -'manifest.json'.length));
+    }
+  }
+}
+
+/** Removes every checkpoint of a training that has its result. The fencing token stays, so that a stale attempt still finds out. */
+export async function removeCheckpoints(store: ArtifactStore, key: string): Promise<void> {
+  const folders = (await store.list(prefixOf(key))).map((name) => name.slice(0, name.indexOf('/', prefixOf(key).length) + 1));
+  for (const folder of new Set(folders.filter((name) => name !== ''))) await removeFolder(store, folder);
+}
+
+/** The manifest goes first: a checkpoint that is being removed no longer counts. */
+async function removeFolder(store: ArtifactStore, folder: string): Promise<void> {
+  await store.remove(`${folder}manifest.json`);
+  for (const key of await store.list(folder)) await store.remove(key);
+}
+
+const prefixOf = (key: string) => `checkpoints/${key}/`;
+
+const digits = (value: number, count: number) => String(value).padStart(count, '0');
+
+const parseFence = (bytes: Buffer) => fenceSchema.parse(JSON.parse(bytes.toString('utf8'))).fence;
+
+/** A checkpoint that cannot be read as written, as opposed to a store that cannot be reached. */
+function isDamage(err: unknown): boolean {
+  if (err instanceof z.ZodError || err instanceof SyntaxError) return true;
+  const code = (err as { code?: unknown }).code;
+  return code === 'missing' || code === 'corrupt';
+}
