@@ -1,0 +1,62 @@
+import { describe, expect, it } from 'vitest';
+import { checkConfig } from '../../../contracts/check-config.js';
+import { InvalidInputError } from '../../../contracts/errors.js';
+
+const good = { name: 'a', model: { uri: 'x' }, dataset: { uri: 'x' }, format: { response: '{a}' } };
+
+const problemsOf = (input: unknown): string[] => {
+  try {
+    checkConfig(input);
+    return [];
+  } catch (error) {
+    if (!(error instanceof InvalidInputError)) throw error;
+    return error.problems.map(({ path, message }) => `${path}: ${message}`).sort();
+  }
+};
+
+describe('checkConfig', () => {
+  it('fills in the defaults', () => {
+    expect(checkConfig(good)).toMatchObject({ base: { dtype: 'nf4', doubleQuant: true }, lora: { rank: 8 }, dataset: { split: { test: 0.05, seed: 42 } } });
+  });
+
+  it('names every problem by its path at once', () => {
+    const bad = { ...good, name: 'No Spaces', model: {}, lora: { alpha: -1, dropout: 1, targetModules: [] }, train: { steps: 1.5, schedule: 'poly' } };
+    expect(problemsOf(bad)).toEqual([
+      'lora.alpha: expected more than 0, got -1',
+      'lora.dropout: expected less than 1, got 1',
+      'lora.targetModules: expected a list length of 1 or more, got []',
+      'model.uri: missing, expected a string',
+      'name: expected 1 to 63 of a-z, 0-9 and -, starting with a letter or digit, got "No Spaces"',
+      'train.schedule: expected linear, cosine or constant, got "poly"',
+      'train.steps: expected a whole number, got 1.5',
+    ]);
+  });
+
+  it('offers the key that was probably meant, and lists the keys when none is near', () => {
+    expect(problemsOf({ ...good, train: { learning_rate: 1 } })).toEqual(["train.learning_rate: unknown key, did you mean 'learningRate'?"]);
+    expect(problemsOf({ ...good, lora: { xyz: 1 } })).toEqual(['lora.xyz: unknown key, expected rank, alpha, dropout, bias or targetModules']);
+  });
+
+  it('says where in a list a value is wrong', () => {
+    expect(problemsOf({ ...good, lora: { targetModules: ['q_proj', 7] } })).toEqual(['lora.targetModules[1]: expected a string, got 7']);
+  });
+
+  it('names the alternatives of a choice', () => {
+    expect(problemsOf({ ...good, base: { dtype: 'nf5' } })).toEqual(['base.dtype: expected nf4, int8, bf16 or f32, got "nf5"']);
+    expect(problemsOf({ ...good, format: { response: '{a}', template: 'alpacca' } })).toEqual([
+      'format.template: expected alpaca, chat or an object with \'prompt\', got "alpacca"',
+    ]);
+  });
+
+  it('tells an option of another alternative from an unknown one', () => {
+    expect(problemsOf({ ...good, base: { dtype: 'int8', doubleQuant: true } })).toEqual(['base.doubleQuant: does not go with the values beside it']);
+  });
+
+  it('refuses epochs and steps together', () => {
+    expect(problemsOf({ ...good, train: { epochs: 1, steps: 4 } })).toEqual(['train.steps: expected epochs or steps, got both']);
+  });
+
+  it('refuses what is not an object', () => {
+    expect(problemsOf([])).toEqual(['config: expected an object, got []']);
+  });
+});
