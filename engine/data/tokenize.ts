@@ -3,15 +3,19 @@ import type { Tokenizer } from '../formats/tokenizer.js';
 import type { Example } from './template.js';
 import type { TokenRow } from './token-file.js';
 
+const ROWS_AT_ONCE = 512;
+
 export interface TokenizeOptions {
   /** Longest row in tokens. */
   maxLength: number;
   /** What the loss counts: the completion, or prompt and completion. */
   loss: 'response' | 'all';
+  /** Called with the number of rows done. */
+  onProgress?: (done: number) => void;
 }
 
 export interface TokenizedRow extends TokenRow {
-  /** Tokens of the prompt, which come first. */
+  /** Tokens of the prompt, before truncation. */
   promptTokens: number;
   truncated: boolean;
 }
@@ -32,30 +36,38 @@ export const encodePrompts = (tokenizer: Encoder, prompts: string[]): Promise<nu
  *
  * @throws EngineError `no_trainable_token` naming the rows (from 1) that are left without a token to train
  */
-export async function tokenizeExamples(tokenizer: Encoder, examples: readonly Example[], { maxLength, loss }: TokenizeOptions): Promise<TokenizedRow[]> {
+export async function tokenizeExamples(tokenizer: Encoder, examples: readonly Example[], options: TokenizeOptions): Promise<TokenizedRow[]> {
+  const rows: TokenizedRow[] = [];
+  while (rows.length < examples.length) {
+    rows.push(...(await tokenizeSome(tokenizer, examples.slice(rows.length, rows.length + ROWS_AT_ONCE), options)));
+    options.onProgress?.(rows.length);
+  }
+  refuseUntrainable(rows, options.maxLength);
+  return rows;
+}
+
+async function tokenizeSome(tokenizer: Encoder, examples: readonly Example[], { maxLength, loss }: TokenizeOptions): Promise<TokenizedRow[]> {
   const prompts = await encodePrompts(tokenizer, examples.map(({ prompt }) => prompt));
   const wholes = await encodePrompts(tokenizer, examples.map(({ prompt, completion }) => prompt + completion));
   const straddling = examples.flatMap((_, row) => (startsWith(wholes[row], prompts[row]) ? [] : [row]));
   const completions = await tokenizer.encodeBatch(straddling.map((row) => examples[row].completion));
   straddling.forEach((row, i) => (wholes[row] = [...prompts[row], ...completions[i]]));
 
-  const rows = wholes.map((tokens, row): TokenizedRow => {
-    const whole = tokens.at(-1) === tokenizer.eosTokenId && tokens.length > prompts[row].length ? tokens : [...tokens, tokenizer.eosTokenId];
+  return wholes.map((tokens, row): TokenizedRow => {
+    const promptTokens = prompts[row].length;
+    const whole = tokens.length > promptTokens && tokens.at(-1) === tokenizer.eosTokenId ? tokens : [...tokens, tokenizer.eosTokenId];
     const ids = Int32Array.from(whole.slice(0, maxLength));
-    const promptTokens = Math.min(prompts[row].length, ids.length);
     const mask = new Uint8Array(ids.length).fill(1, loss === 'all' ? 1 : Math.max(promptTokens, 1));
     return { ids, mask, promptTokens, truncated: whole.length > maxLength };
   });
-  refuseUntrainable(rows, prompts, maxLength);
-  return rows;
 }
 
 const startsWith = (ids: readonly number[], start: readonly number[]): boolean => start.every((id, i) => ids[i] === id);
 
-function refuseUntrainable(rows: readonly TokenizedRow[], prompts: readonly number[][], maxLength: number): void {
+function refuseUntrainable(rows: readonly TokenizedRow[], maxLength: number): void {
   const untrainable = rows.flatMap(({ mask }, row) => (mask.includes(1) ? [] : [row]));
   if (untrainable.length === 0) return;
-  const shown = untrainable.slice(0, 5).map((row) => `row ${row + 1} (prompt of ${prompts[row].length} tokens)`).join(', ');
+  const shown = untrainable.slice(0, 5).map((row) => `row ${row + 1} (prompt of ${rows[row].promptTokens} tokens)`).join(', ');
   const more = untrainable.length > 5 ? ` and ${untrainable.length - 5} more` : '';
   throw new EngineError(
     'invalidInput', 'no_trainable_token',
