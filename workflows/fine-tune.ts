@@ -1,0 +1,101 @@
+import { ActivityCancellationType, proxyActivities, workflowInfo } from '@temporalio/workflow';
+import type { NamedArtifact } from '../contracts/artifact.js';
+import type { FineTuneInput } from '../contracts/fine-tune-config.js';
+import { failureTypes, type FineTuneResult, type StageActivities } from '../contracts/pipeline.js';
+import { gpuTaskQueue } from '../contracts/task-queues.js';
+import { Run } from './run.js';
+import { trainWithinMemory } from './train-within-memory.js';
+
+/** Infrastructure may be away for hours; wrong input and what the workflow itself handles (`nonRetryable`) are not retried. */
+const retry = { initialInterval: '2s', backoffCoefficient: 2, maximumInterval: '5m', nonRetryableErrorTypes: [failureTypes.invalidInput] };
+
+/** What holds for every stage. A heartbeat comes every 5 s, so a lost worker is noticed in 30 s. */
+const common = { retry, heartbeatTimeout: '30s', cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED };
+
+/** Bad input has to be told within seconds, also when the trouble is out of the workers' reach. */
+const validation = proxyActivities<StageActivities>({
+  ...common, startToCloseTimeout: '15m', scheduleToCloseTimeout: '1h',
+});
+/** Stages without an accelerator. */
+const cpu = proxyActivities<StageActivities>({
+  ...common, startToCloseTimeout: '6h', scheduleToCloseTimeout: '24h',
+});
+/** Stages that run the engine; they may wait long for a free worker. A training's attempts go on from its checkpoints. */
+const gpu = () =>
+  proxyActivities<StageActivities>({
+    ...common, taskQueue: gpuTaskQueue(workflowInfo().taskQueue), startToCloseTimeout: '7d', scheduleToCloseTimeout: '14d',
+  });
+
+/**
+ * Fine-tunes a model: from a configuration to an adapter, a merged model and a report, published if a place is given.
+ * Every stage returns an earlier run's result when its input is the same; `reuse: false` turns that off.
+ * Query `status`; signal `progress` (from the stages). Cancelling stops cleanly: training leaves a checkpoint, from which
+ * the next run with the same input goes on.
+ */
+export async function fineTune(input: FineTuneInput): Promise<FineTuneResult> {
+  const run = new Run(input.reuse === false);
+  const { validate } = validation;
+  const { ingest, format, report, publish } = cpu;
+  const { baseline, train, merge, evaluate } = gpu();
+
+  const { config, model, dataset, requiredColumns, promptColumns } = await run.stage('validate', validate, input);
+  const { base, lora } = config;
+
+  const data = await run.stage('ingest', ingest, { dataset: config.dataset, file: dataset, requiredColumns, promptColumns });
+
+  const tokens = await run.stage('format', format, {
+    model, format: config.format, loss: config.train.loss, evaluate: config.evaluate,
+    columns: data.columns, train: data.train, test: data.test,
+  });
+
+  const questions = { model, base, test: tokens.test, prompts: tokens.prompts, maxNewTokens: config.evaluate.maxNewTokens };
+  const before = await run.stage('baseline', baseline, { ...questions, adapter: null });
+
+  const { trained, batch } = await trainWithinMemory(run, train, {
+    model, base, lora, train: config.train, trainTokens: tokens.train, testTokens: tokens.test,
+  });
+  run.made('adapter', trained.adapter);
+
+  const { merged } = await run.stage('merge', merge, { model, adapter: trained.adapter });
+  run.made('merged', merged);
+
+  const after = await run.stage('evaluate', evaluate, { ...questions, adapter: trained.adapter });
+
+  const pages = await run.stage('report', report, {
+    config, model, ingest: data, format: tokens, baseline: before, train: trained, merge: { merged }, evaluate: after,
+    timings: run.timings(),
+  });
+  run.made('report', [pages.html]);
+
+  const published = config.publish
+    ? await run.stage('publish', publish, {
+        uri: config.publish.uri,
+        name: config.name,
+        files: [
+          ...under('adapter', trained.adapter),
+          ...under('merged', merged),
+          { ...pages.html, name: 'report.html' },
+          { ...pages.markdown, name: 'report.md' },
+        ],
+      })
+    : run.skip('publish');
+  if (published) run.made('manifest', [published.manifest]);
+  run.finish();
+
+  return {
+    name: config.name,
+    stages: run.outcomes(),
+    backend: trained.summary.backend,
+    baseline: before.metrics,
+    tuned: after.metrics,
+    train: { ...trained.summary, ...batch },
+    notes: run.notes(),
+    artifacts: {
+      adapter: trained.adapter, merged, report: pages,
+      baselineAnswers: before.answers, tunedAnswers: after.answers,
+      ...published,
+    },
+  };
+}
+
+const under = (folder: string, files: NamedArtifact[]): NamedArtifact[] => files.map((file) => ({ ...file, name: `${folder}/${file.name}` }));
