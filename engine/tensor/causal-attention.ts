@@ -1,0 +1,103 @@
+import {
+  add, cast, equal, expandDims, logicalAnd, matMul, mul, range, reshape, softmax, sub, sum, transpose, lessEqual,
+  type Tensor, type Tensor2D, type Tensor4D,
+} from '@tensorflow/tfjs-core';
+import { differentiable, registerPortableKernel, runKernel, type Inputs } from './kernel.js';
+import { expectShape, shapeError, shapeText } from './shape-error.js';
+
+/**
+ * Kernel: { q [B,T,H,D], k, v [B,T,Hkv,D], segments int32 [B,T] } → [out [B,T,H,D], state]. `state` is what the backend's own
+ * backward kernel needs beside its inputs and `out`: the composed kernel keeps the probabilities, a fused one log-sum-exps.
+ */
+export const CausalAttention = 'TemperCausalAttention';
+export interface CausalAttentionInputs extends Inputs {
+  q: Tensor4D;
+  k: Tensor4D;
+  v: Tensor4D;
+  segments: Tensor2D;
+}
+/** Kernel: { dy, out [B,T,H,D], q, k, v, segments, state } → [dQ, dK, dV]. */
+export const CausalAttentionGrad = 'TemperCausalAttentionGrad';
+export interface CausalAttentionGradInputs extends CausalAttentionInputs {
+  dy: Tensor4D;
+  out: Tensor4D;
+  state: Tensor;
+}
+
+/**
+ * softmax(q·kᵀ / sqrt(D))·v, causal and only within a segment, so that packed rows do not see each other. Query head h reads
+ * key head floor(h / (H / Hkv)).
+ * @param q [B, T, H, D]
+ * @param k, v [B, T, Hkv, D], H a multiple of Hkv
+ * @param segments int32 [B, T]: positions with one number are one row; padding (0) is a row like any other, seen by no one else
+ * @returns [B, T, H, D]
+ */
+export function causalAttention(q: Tensor4D, k: Tensor4D, v: Tensor4D, segments: Tensor2D): Tensor4D {
+  if (q.rank !== 4) throw shapeError(`causalAttention: q: expected [B,T,H,D], got ${shapeText(q)}`);
+  const [batch, length, heads, size] = q.shape;
+  expectShape('causalAttention', 'k', k, [batch, length, 'Hkv', size]);
+  expectShape('causalAttention', 'v', v, k.shape);
+  expectShape('causalAttention', 'segments', segments, [batch, length]);
+  if (heads % k.shape[2]) throw shapeError(`causalAttention: k: expected a number of heads that divides ${heads}, got ${k.shape[2]}`);
+  return differentiable<Tensor4D>(
+    { q, k, v },
+    (save) => {
+      const [out, state] = runKernel<[Tensor4D, Tensor]>(CausalAttention, { q, k, v, segments });
+      save([q, k, v, segments, out, state]);
+      return out;
+    },
+    (dy, [q, k, v, segments, out, state]) => {
+      const [dq, dk, dv] = runKernel<Tensor[]>(CausalAttentionGrad, { dy, out, q, k, v, segments, state });
+      return { q: () => dq, k: () => dk, v: () => dv };
+    },
+  );
+}
+
+/** Added to a score that must not count; exp of it is 0 in float32. */
+const hidden = -1e9;
+
+registerPortableKernel<CausalAttentionInputs, object>(CausalAttention, ({ q, k, v, segments }) => {
+  const [batch, length, heads, size] = q.shape;
+  const groups = k.shape[2];
+  const queries = mul(groupHeads(q, groups), 1 / Math.sqrt(size));
+  const scores = reshape(matMul(queries, groupHeads(k, groups), false, true), [batch, heads, length, length]);
+  const state = softmax(add(scores, scoreMask(segments)));
+  const out = matMul(reshape(state, [batch, groups, (heads / groups) * length, length]), groupHeads(v, groups));
+  return [ungroupHeads(out, heads), state];
+});
+
+registerPortableKernel<CausalAttentionGradInputs, object>(CausalAttentionGrad, ({ dy, out, q, k, v, state }) => {
+  const [batch, length, heads, size] = q.shape;
+  const groups = k.shape[2];
+  const scale = 1 / Math.sqrt(size);
+  const probabilities = reshape(state, [batch, groups, (heads / groups) * length, length]);
+  const dOut = groupHeads(dy, groups);
+  const dProbabilities = matMul(dOut, groupHeads(v, groups), false, true);
+  // Rows of the softmax's Jacobian: dS = P·(dP - Σ dP·P), and Σ dP·P = Σ dOut·out.
+  const rowSums = sum(mul(dOut, groupHeads(out, groups)), -1, true);
+  const dScores = mul(probabilities, sub(dProbabilities, rowSums));
+  const dQueries = mul(matMul(dScores, groupHeads(k, groups)), scale);
+  const dKeys = matMul(dScores, mul(groupHeads(q, groups), scale), true, false);
+  const dValues = matMul(probabilities, dOut, true, false);
+  return [ungroupHeads(dQueries, heads), ungroupHeads(dKeys, groups), ungroupHeads(dValues, groups)];
+});
+
+/** [B,T,H,D] → [B, groups, (H/groups)·T, D]: the heads that share a key head become one long matrix. */
+function groupHeads(x: Tensor4D, groups: number): Tensor4D {
+  const [batch, length, heads, size] = x.shape;
+  return reshape(transpose(x, [0, 2, 1, 3]), [batch, groups, (heads / groups) * length, size]);
+}
+
+function ungroupHeads(x: Tensor, heads: number): Tensor4D {
+  const [batch, groups, rows, size] = x.shape;
+  return transpose(reshape(x, [batch, heads, (groups * rows) / heads, size]), [0, 2, 1, 3]);
+}
+
+/** [B,1,T,T]: 0 where a query may look, else a large negative number. */
+function scoreMask(segments: Tensor2D): Tensor {
+  const length = segments.shape[1];
+  const positions = range(0, length, 1, 'int32');
+  const past = lessEqual(expandDims(positions, 0), expandDims(positions, 1));
+  const together = equal(expandDims(segments, 1), expandDims(segments, 2));
+  return expandDims(mul(sub(1, cast(logicalAnd(together, past), 'float32')), hidden), 1);
+}

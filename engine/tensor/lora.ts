@@ -1,0 +1,27 @@
+import type { Tensor2D } from '@tensorflow/tfjs-core';
+import type { PhiloxKey } from '../random/philox.js';
+import { expectShape, shapeError } from './shape-error.js';
+
+/** Dropout on the input of a LoRA branch. */
+export interface DropoutOptions {
+  /** Probability of a zero, in [0, 1). */
+  rate: number;
+  key: PhiloxKey;
+}
+
+/** A low-rank update of a frozen [out, in] matrix: W + scale · B·A (arXiv 2106.09685). */
+export interface LoraBranch {
+  /** [rank, in]. */
+  a: Tensor2D;
+  /** [out, rank]. */
+  b: Tensor2D;
+  /** alpha / rank. */
+  scale: number;
+  dropout?: DropoutOptions;
+}
+
+export function checkLora(op: string, { a, b }: LoraBranch, [out, inner]: readonly [number, number]): void {
+  expectShape(op, 'lora.a', a, ['rank', inner]);
+  expectShape(op, 'lora.b', b, [out, 'rank']);
+  if (a.shape[0] !== b.shape[1]) throw shapeError(`${op}: lora.b: expected rank ${a.shape[0]} as in lora.a, got ${b.shape[1]}`);
+}

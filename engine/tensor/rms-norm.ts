@@ -1,0 +1,58 @@
+import { add, mean, mul, reshape, rsqrt, square, sub, sum, util, type Tensor, type Tensor1D } from '@tensorflow/tfjs-core';
+import { differentiable, registerPortableKernel, runKernel, type Inputs } from './kernel.js';
+import { shapeError, shapeText } from './shape-error.js';
+
+/** Kernel: { x [n,d], weight [d] }, { eps } → y [n,d]. */
+export const RmsNorm = 'TemperRmsNorm';
+export interface RmsNormInputs extends Inputs {
+  x: Tensor;
+  weight: Tensor1D;
+}
+/** Kernel: { dy [n,d], x [n,d], weight [d] }, { eps } → dx [n,d]. */
+export const RmsNormGrad = 'TemperRmsNormGrad';
+export interface RmsNormGradInputs extends RmsNormInputs {
+  dy: Tensor;
+}
+export interface RmsNormAttrs {
+  /** Added to the mean square. */
+  eps: number;
+}
+
+/**
+ * x / sqrt(mean(x²) + eps) · weight over the last axis (arXiv 1910.07467).
+ * @param x [..., d]
+ * @param weight [d]
+ */
+export function rmsNorm(x: Tensor, weight: Tensor1D, eps = 1e-6): Tensor {
+  const size = x.shape.at(-1);
+  if (weight.rank !== 1 || weight.size !== size) {
+    throw shapeError(`rmsNorm: weight ${shapeText(weight)} does not match the last axis of x ${shapeText(x)}`);
+  }
+  const inputs = { x: reshape(x, [util.sizeFromShape(x.shape) / size, size]), weight };
+  const attrs: RmsNormAttrs = { eps };
+  const y = differentiable<Tensor>(
+    inputs,
+    (save) => {
+      save([inputs.x, weight]);
+      return runKernel<Tensor>(RmsNorm, inputs, attrs);
+    },
+    (dy, [x, weight]) => ({
+      x: () => runKernel<Tensor>(RmsNormGrad, { dy, x, weight }, attrs),
+      weight: () => sum(mul(dy, normalized(x, eps)), 0),
+    }),
+  );
+  return reshape(y, x.shape);
+}
+
+const inverseRoot = (x: Tensor, eps: number): Tensor => rsqrt(add(mean(square(x), -1, true), eps));
+const normalized = (x: Tensor, eps: number): Tensor => mul(x, inverseRoot(x, eps));
+
+registerPortableKernel<RmsNormInputs, RmsNormAttrs>(RmsNorm, ({ x, weight }, { eps }) => mul(normalized(x, eps), weight));
+
+registerPortableKernel<RmsNormGradInputs, RmsNormAttrs>(RmsNormGrad, ({ dy, x, weight }, { eps }) => {
+  // With r = 1/rms and g = dy·weight: dx = r·g - x·r³·mean(g·x).
+  const r = inverseRoot(x, eps);
+  const g = mul(dy, weight);
+  const slope = mul(mean(mul(g, x), -1, true), mul(square(r), r));
+  return sub(mul(g, r), mul(x, slope));
+});
