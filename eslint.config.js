@@ -14,7 +14,7 @@ const layers = [
   { folder: 'engine/data', may: ['engine/errors.ts', 'engine/random', 'engine/formats'] },
   { folder: 'engine/train', may: ['engine/errors.ts', 'engine/random', 'engine/model', 'engine/data', 'engine/tensor', 'engine/formats', 'engine/quant', 'contracts'] },
   { folder: 'store', may: ['contracts'] },
-  { folder: 'activities', may: ['contracts', 'store', 'engine/errors.ts', 'engine/random', 'engine/formats', 'engine/data'] },
+  { folder: 'activities', may: ['contracts', 'store', 'engine/errors.ts', 'engine/random', 'engine/formats', 'engine/data', 'infra/tools'] },
   { folder: 'workflows', may: ['contracts', 'activities'] },
   { folder: 'workers', may: ['contracts', 'store', 'activities', 'engine', 'temporal.config.ts'] },
   { folder: 'infra', may: ['contracts', 'store', 'temporal.config.ts'] },

@@ -8,6 +8,9 @@ export interface TransferOptions {
   onProgress?: (done: number, total: number) => void;
 }
 
+/** What identifies an object's bytes. */
+export type Digest = Pick<ArtifactRef, 'sha256' | 'bytes'>;
+
 /** Bytes under a key, with the tag that `replace` compares. */
 export interface StoredValue {
   bytes: Buffer;
@@ -32,6 +35,12 @@ export interface ArtifactStore {
   getBytes(ref: ArtifactRef): Promise<Buffer>;
   /** Streams to a temporary file beside `path`, verifies sha256, renames. @throws as getBytes; `path` is then untouched. */
   getFile(ref: ArtifactRef, path: string, options?: TransferOptions): Promise<void>;
+  /** Size and tag of an object, undefined when there is none. */
+  stat(key: string): Promise<{ bytes: number; etag: string } | undefined>;
+  /** Whether a key has these bytes. */
+  holds(key: string, digest: Digest): Promise<boolean>;
+  /** Fetches an object whose digest is not known yet, as getFile does, and says what it is. @throws `missing` */
+  download(key: string, path: string, options?: TransferOptions): Promise<Digest>;
   /** undefined when there is no such key. */
   read(key: string): Promise<StoredValue | undefined>;
   /** False, and nothing is written, when the key exists. */

@@ -1,10 +1,11 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { createReadStream, createWriteStream } from 'node:fs';
-import { rename, rm, stat } from 'node:fs/promises';
+import { mkdir, rename, rm, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { type Readable, Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ArtifactRef } from '../contracts/artifact.js';
-import type { TransferOptions } from './artifact-store.js';
+import type { Digest, TransferOptions } from './artifact-store.js';
 import { StoreError } from './store-error.js';
 
 export const sha256 = (bytes: Uint8Array | string): string => createHash('sha256').update(bytes).digest('hex');
@@ -29,7 +30,7 @@ export class Meter extends Transform {
 }
 
 /** Size and sha256 of a file. @throws `missing` */
-export async function digestFile(path: string, options: TransferOptions = {}): Promise<{ sha256: string; bytes: number }> {
+export async function digestFile(path: string, options: TransferOptions = {}): Promise<Digest> {
   const { size } = await stat(path).catch((cause: unknown) => {
     throw new StoreError('missing', path, 'no such file', { cause });
   });
@@ -44,20 +45,31 @@ export async function digestFile(path: string, options: TransferOptions = {}): P
 }
 
 /** @throws `corrupt` when size or digest differ from the reference's. */
-export function verify(ref: Pick<ArtifactRef, 'uri' | 'sha256' | 'bytes'>, found: { sha256: string; bytes: number }): void {
+export function verify(ref: Pick<ArtifactRef, 'uri' | 'sha256' | 'bytes'>, found: Digest): void {
   if (found.bytes !== ref.bytes) throw new StoreError('corrupt', ref.uri, `expected ${ref.bytes} bytes, got ${found.bytes}; the object is damaged`);
   if (found.sha256 !== ref.sha256) throw new StoreError('corrupt', ref.uri, `expected sha256 ${ref.sha256}, got ${found.sha256}; the object is damaged`);
 }
 
 /** Writes a stream to `path` by way of a temporary file beside it; the file appears whole and verified, or not at all. */
-export async function receiveFile(source: Readable, ref: ArtifactRef, path: string, { signal, onProgress }: TransferOptions = {}): Promise<void> {
+export async function receiveFile(source: Readable, ref: ArtifactRef, path: string, options: TransferOptions = {}): Promise<void> {
+  await receive(source, path, ref.bytes, options, (found) => verify(ref, found));
+}
+
+/** As receiveFile for a stream of unknown content. @param total its size, for progress */
+export async function receive(
+  source: Readable, path: string, total: number, { signal, onProgress }: TransferOptions = {}, accept: (found: Digest) => void = () => {},
+): Promise<Digest> {
   const temporary = `${path}.${randomUUID()}.part`;
-  const meter = new Meter((bytes) => onProgress?.(bytes, ref.bytes));
+  const meter = new Meter((bytes) => onProgress?.(bytes, total));
   try {
+    await mkdir(dirname(path), { recursive: true });
     await pipeline(source, meter, createWriteStream(temporary, { flags: 'wx' }), { signal });
-    verify(ref, { bytes: meter.bytes, sha256: meter.sha256() });
+    const found = { bytes: meter.bytes, sha256: meter.sha256() };
+    accept(found);
     await rename(temporary, path);
+    return found;
   } catch (error) {
+    source.destroy();
     await rm(temporary, { force: true });
     throw error;
   }

@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { createReadStream, createWriteStream } from 'node:fs';
-import { link, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { link, mkdir, open, readdir, readFile, rename, rm, rmdir, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { pathToFileURL } from 'node:url';
 import type { ArtifactRef } from '../contracts/artifact.js';
-import type { ArtifactStore, StoredValue, TransferOptions } from './artifact-store.js';
-import { digestFile, Meter, receiveFile, sha256, verify } from './digest.js';
+import type { ArtifactStore, Digest, StoredValue, TransferOptions } from './artifact-store.js';
+import { digestFile, Meter, receive, receiveFile, sha256, verify } from './digest.js';
 import { withLock } from './file-lock.js';
 import { checkKey, keyOfRef, objectKey } from './keys.js';
 import { StoreError } from './store-error.js';
@@ -43,9 +43,7 @@ export class FileStore implements ArtifactStore {
   async putFileAt(key: string, path: string, mediaType: string, options: TransferOptions = {}): Promise<ArtifactRef> {
     const digest = await digestFile(path, { signal: options.signal });
     const ref = this.#ref(key, digest, mediaType);
-    const target = this.#path(key);
-    const same = (await sizeOf(target)) === digest.bytes && (await digestFile(target, { signal: options.signal })).sha256 === digest.sha256;
-    if (!same) await this.#copyIn(path, ref, options);
+    if (!(await this.holds(key, digest))) await this.#copyIn(path, ref, options);
     return ref;
   }
 
@@ -56,9 +54,26 @@ export class FileStore implements ArtifactStore {
   }
 
   async getFile(ref: ArtifactRef, path: string, options: TransferOptions = {}): Promise<void> {
-    await mkdir(dirname(path), { recursive: true });
     await receiveFile(createReadStream(this.#pathOf(ref), { highWaterMark: 1 << 20 }), ref, path, options)
       .catch((error: unknown) => Promise.reject(translate(error, ref.uri)));
+  }
+
+  async stat(key: string): Promise<{ bytes: number; etag: string } | undefined> {
+    const path = this.#path(key);
+    if ((await sizeOf(path)) === undefined) return undefined;
+    const { bytes, sha256: etag } = await digestFile(path);
+    return { bytes, etag };
+  }
+
+  async holds(key: string, digest: Digest): Promise<boolean> {
+    const path = this.#path(key);
+    return (await sizeOf(path)) === digest.bytes && (await digestFile(path)).sha256 === digest.sha256;
+  }
+
+  async download(key: string, path: string, options: TransferOptions = {}): Promise<Digest> {
+    const total = (await sizeOf(this.#path(key))) ?? 0;
+    return receive(createReadStream(this.#path(key), { highWaterMark: 1 << 20 }), path, total, options)
+      .catch((error: unknown) => Promise.reject(translate(error, this.#uri(key))));
   }
 
   async read(key: string): Promise<StoredValue | undefined> {
@@ -119,7 +134,7 @@ export class FileStore implements ArtifactStore {
   async check(): Promise<void> {
     const directory = join(this.#directory, '.tmp');
     try {
-      await mkdir(directory, { recursive: true });
+      const created = await mkdir(directory, { recursive: true });
       const probe = join(directory, randomUUID());
       await (await open(probe, 'wx')).close();
       await rm(probe);
@@ -128,6 +143,7 @@ export class FileStore implements ArtifactStore {
         const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: Infinity }));
         if (Date.now() - mtimeMs > abandonedAfterMs) await rm(path, { force: true });
       }
+      if (created !== undefined) await removeEmpty(directory, created);
     } catch (error) {
       throw translate(error, this.root);
     }
@@ -145,7 +161,7 @@ export class FileStore implements ArtifactStore {
     return this.#path(decodeURIComponent(keyOfRef(this.root, ref)));
   }
 
-  #ref(key: string, digest: { sha256: string; bytes: number }, mediaType: string): ArtifactRef {
+  #ref(key: string, digest: Digest, mediaType: string): ArtifactRef {
     return { uri: this.#uri(key), ...digest, mediaType };
   }
 
@@ -185,10 +201,18 @@ export class FileStore implements ArtifactStore {
   }
 }
 
+/** Removes a directory and its parents up to `last` as long as they are empty. */
+async function removeEmpty(directory: string, last: string): Promise<void> {
+  for (let folder = directory; folder.startsWith(last); folder = dirname(folder)) {
+    const removed = await rmdir(folder).then(() => true, () => false);
+    if (!removed) return;
+  }
+}
+
 const isMissing = (error: unknown): boolean => ['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '');
 
 /** Size of a file, undefined when there is none. */
-const sizeOf = (path: string): Promise<number | undefined> => stat(path).then(({ size }) => size, () => undefined);
+const sizeOf = (path: string): Promise<number | undefined> => stat(path).then((found) => (found.isFile() ? found.size : undefined), () => undefined);
 
 /** A file system's error in the store's words. StoreErrors and aborts pass. */
 function translate(error: unknown, subject: string): unknown {

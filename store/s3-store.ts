@@ -1,16 +1,14 @@
 import {
-  AbortMultipartUploadCommand, DeleteObjectCommand, GetObjectCommand, HeadObjectCommand, ListMultipartUploadsCommand, ListObjectsV2Command,
+  AbortMultipartUploadCommand, DeleteObjectCommand, GetObjectCommand, HeadObjectCommand, type HeadObjectCommandOutput, ListMultipartUploadsCommand, ListObjectsV2Command,
   PutObjectCommand, S3Client, type S3ClientConfig,
 } from '@aws-sdk/client-s3';
 import { Upload } from '@aws-sdk/lib-storage';
 import { createReadStream } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
-import { dirname } from 'node:path';
 import type { Readable } from 'node:stream';
 import { randomUUID } from 'node:crypto';
 import type { ArtifactRef } from '../contracts/artifact.js';
-import type { ArtifactStore, StoredValue, TransferOptions } from './artifact-store.js';
-import { digestFile, Meter, receiveFile, sha256, verify } from './digest.js';
+import type { ArtifactStore, Digest, StoredValue, TransferOptions } from './artifact-store.js';
+import { digestFile, Meter, receive, receiveFile, sha256, verify } from './digest.js';
 import { checkKey, keyOfRef, objectKey } from './keys.js';
 import { statusOf, translateS3 } from './s3-errors.js';
 import { StoreError } from './store-error.js';
@@ -70,7 +68,7 @@ export class S3Store implements ArtifactStore {
   async putBytes(bytes: Uint8Array, mediaType: string): Promise<ArtifactRef> {
     const digest = { sha256: sha256(bytes), bytes: bytes.length };
     const key = objectKey(digest.sha256);
-    if (!(await this.#holds(key, digest))) {
+    if (!(await this.holds(key, digest))) {
       await this.#send(key, (Key) => this.#client.send(new PutObjectCommand({
         Bucket: this.bucket, Key, Body: bytes, ContentType: mediaType, Metadata: { sha256: digest.sha256 },
       })));
@@ -88,10 +86,27 @@ export class S3Store implements ArtifactStore {
   }
 
   async getFile(ref: ArtifactRef, path: string, options: TransferOptions = {}): Promise<void> {
-    await mkdir(dirname(path), { recursive: true });
     await this.#send(keyOfRef(this.root, ref), async (Key) => {
       const { Body } = await this.#client.send(new GetObjectCommand({ Bucket: this.bucket, Key }), { abortSignal: options.signal });
       await receiveFile(Body as Readable, ref, path, options);
+    });
+  }
+
+  async stat(key: string): Promise<{ bytes: number; etag: string } | undefined> {
+    const head = await this.#head(key);
+    return head && { bytes: head.ContentLength!, etag: head.ETag! };
+  }
+
+  /** By size and by the digest that every upload of ours records. */
+  async holds(key: string, digest: Digest): Promise<boolean> {
+    const head = await this.#head(key);
+    return head?.ContentLength === digest.bytes && head.Metadata?.sha256 === digest.sha256;
+  }
+
+  download(key: string, path: string, options: TransferOptions = {}): Promise<Digest> {
+    return this.#send(key, async (Key) => {
+      const { Body, ContentLength } = await this.#client.send(new GetObjectCommand({ Bucket: this.bucket, Key }), { abortSignal: options.signal });
+      return receive(Body as Readable, path, ContentLength ?? 0, options);
     });
   }
 
@@ -143,7 +158,7 @@ export class S3Store implements ArtifactStore {
     return this.prefix === '' ? key : `${this.prefix}/${key}`;
   }
 
-  #ref(key: string, digest: { sha256: string; bytes: number }, mediaType: string): ArtifactRef {
+  #ref(key: string, digest: Digest, mediaType: string): ArtifactRef {
     return { uri: `${this.root}/${key}`, ...digest, mediaType };
   }
 
@@ -159,14 +174,11 @@ export class S3Store implements ArtifactStore {
     }
   }
 
-  /** Whether the key has these bytes, by size and the digest that every upload of ours records. */
-  async #holds(key: string, digest: { sha256: string; bytes: number }): Promise<boolean> {
-    return this.#send(key, async (Key) => {
-      const head = await this.#client.send(new HeadObjectCommand({ Bucket: this.bucket, Key }));
-      return head.ContentLength === digest.bytes && head.Metadata?.sha256 === digest.sha256;
-    }).catch(async (error: unknown) => {
-      if (!(error instanceof StoreError && error.code === 'missing')) throw error;
-      return false; // HEAD has no body, so a missing bucket looks the same; the write that follows tells
+  /** undefined when there is no such object; of a missing bucket too, since an answer to HEAD says no more. */
+  async #head(key: string): Promise<HeadObjectCommandOutput | undefined> {
+    return this.#send(key, (Key) => this.#client.send(new HeadObjectCommand({ Bucket: this.bucket, Key }))).catch((error: unknown) => {
+      if (error instanceof StoreError && error.code === 'missing') return undefined;
+      throw error;
     });
   }
 
@@ -187,9 +199,9 @@ export class S3Store implements ArtifactStore {
     });
   }
 
-  async #upload(key: string, path: string, digest: { sha256: string; bytes: number }, mediaType: string, { signal, onProgress }: TransferOptions): Promise<ArtifactRef> {
+  async #upload(key: string, path: string, digest: Digest, mediaType: string, { signal, onProgress }: TransferOptions): Promise<ArtifactRef> {
     const ref = this.#ref(key, digest, mediaType);
-    if (await this.#holds(key, digest)) return ref;
+    if (await this.holds(key, digest)) return ref;
     const partSize = Math.max(this.options.partSize ?? 16 * mebibyte, Math.ceil(digest.bytes / maxParts));
     if (digest.bytes > partSize) await this.#abortAbandoned(key);
     await this.#send(key, async (Key) => {

@@ -70,6 +70,11 @@ describe('file store', () => {
     expect((await readdir(locks)).length).toBe(1);
   });
 
+  it('check leaves nothing behind', async () => {
+    await openStore(`file:${join(scratch, 'new', 'deep', 'root')}`).check();
+    expect(await readdir(scratch)).not.toContain('new');
+  });
+
   it('check names a directory that cannot be made', async () => {
     await writeFile(join(scratch, 'a-file'), '');
     await expect(openStore(`file:${join(scratch, 'a-file', 'root')}`).check()).rejects.toMatchObject({ name: 'StoreError', subject: expect.stringContaining('a-file/root') });
@@ -256,6 +261,22 @@ function conformance(open: () => Promise<Subject>): void {
 
   it('names a missing source file', async () => {
     await expect(store.putFile(join(scratch, 'no-such-file'), 'text/plain')).rejects.toThrow(/no-such-file: no such file/);
+  });
+
+  it('stats, compares and downloads an object whose digest nobody told', async () => {
+    const file = join(scratch, 'unknown');
+    await writeFile(file, 'unknown');
+    await store.putFileAt('download/me', file, 'text/plain');
+    const digest = { sha256: sha256('unknown'), bytes: 7 };
+    expect(await store.stat('download/me')).toEqual({ bytes: 7, etag: (await store.read('download/me'))!.etag });
+    expect(await store.stat('download/none')).toBeUndefined();
+    expect(await store.holds('download/me', digest)).toBe(true);
+    expect(await store.holds('download/me', { ...digest, sha256: sha256('another') })).toBe(false);
+    expect(await store.holds('download/none', digest)).toBe(false);
+    const target = join(scratch, 'downloads', 'unknown');
+    expect(await store.download('download/me', target)).toEqual(digest);
+    expect(await readFile(target, 'utf8')).toBe('unknown');
+    await expect(store.download('download/none', target)).rejects.toMatchObject({ code: 'missing' });
   });
 
   it('read knows no missing key, create makes it, create again does not', async () => {

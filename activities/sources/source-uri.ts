@@ -1,0 +1,34 @@
+import { StoreError } from '../../store/store-error.js';
+import type { ArtifactStore } from '../../store/artifact-store.js';
+import { openStore } from '../../store/open-store.js';
+import { didYouMean } from './nearest.js';
+import { SourceError } from './source-error.js';
+import type { SourceSettings } from './source-settings.js';
+
+export type SourceUri = { kind: 'file'; uri: string } | { kind: 's3'; bucket: string; key: string } | { kind: 'built-in'; name: string };
+
+/** Takes a URI as users write it apart. @param builtIn the known names @throws SourceError */
+export function parseSourceUri(uri: string, builtIn: readonly string[]): SourceUri {
+  if (uri.startsWith('file:')) return { kind: 'file', uri };
+  const s3 = /^s3:\/\/([^/]+)\/(.+?)\/*$/.exec(uri);
+  if (s3) return { kind: 's3', bucket: s3[1], key: s3[2] };
+  if (builtIn.includes(uri)) return { kind: 'built-in', name: uri };
+  if (uri.startsWith('s3:')) throw new SourceError(`expected s3://bucket/key, got '${uri}'`);
+  const hint = /^[./~]|[\\/]|\.\w+$/.test(uri) && !/^\w+:/.test(uri) ? `; did you mean 'file:${uri}'?` : didYouMean(uri, builtIn);
+  throw new SourceError(`expected file:PATH, s3://BUCKET/KEY or a built-in name (${builtIn.join(', ')}), got '${uri}'${hint}`);
+}
+
+/** A bucket to read from. Its errors name the bucket when that is what is missing. */
+export const openBucket = (bucket: string, { s3 }: SourceSettings): ArtifactStore => openStore(`s3://${bucket}`, { s3 });
+
+/** Size and tag of an object. @throws SourceError when there is none, StoreError `no_bucket` or `denied` */
+export async function statObject(bucket: ArtifactStore, key: string): Promise<{ bytes: number; etag: string }> {
+  await bucket.list(`${key}/`); // tells a missing bucket from a missing object, which HEAD does not
+  const found = await bucket.stat(key);
+  if (!found) throw new SourceError(`expected an object at ${bucket.root}/${key}, got none`);
+  return found;
+}
+
+/** Whether an error says that the user's input names something that cannot be had; all others are the surroundings' fault. */
+export const isBadSource = (error: unknown): error is SourceError | StoreError =>
+  error instanceof SourceError || (error instanceof StoreError && ['bad_uri', 'missing', 'no_bucket', 'denied'].includes(error.code));
