@@ -1,0 +1,303 @@
+import { DataStorage, KernelBackend, engine, util, type BackendValues, type DataType, type KernelConfig, type TensorInfo } from '@tensorflow/tfjs-core';
+import { CublasLt, type MatrixOperand, type Product } from './cublas-lt.js';
+import { CudaError } from './cuda-error.js';
+import { CudaDevice, type DeviceOptions } from './device.js';
+import type { Block, MemoryStatistics } from './memory.js';
+import { formatBytes, type CudaProgram, type Format, type KernelArgument } from './program.js';
+import { castProgram } from './programs/elementwise.cu.js';
+
+/** The data behind one or more tensors. */
+interface Stored {
+  dtype: DataType;
+  format: Format;
+  /** Number of values. */
+  size: number;
+  /** Absent until a kernel needs the values of a small upload. */
+  block?: Block;
+  /** Small uploads are kept, so that a scalar can be passed to a kernel by value. */
+  host?: Float32Array | Int32Array | Uint8Array;
+  refCount: number;
+  /** Memory derived from this data, freed with it: see `companion`. */
+  companions?: Map<string, Block>;
+}
+
+type TypedArray = Float32Array | Int32Array | Uint8Array;
+
+export interface BackendOptions extends DeviceOptions {
+  /** @default auto; see `CudaBackend.keepDequantized` */
+  keepDequantized?: 'always' | 'never' | 'auto';
+}
+
+/** Values up to this many stay on the host too. */
+const SMALL_UPLOAD = 16;
+
+/**
+ * tfjs's backend `cuda`. A float32 tensor is stored as float32 or, where a fused op made it, as bfloat16; kernels take
+ * either, compute in float32, and say which they give. Reading converts back, so that callers see float32 only.
+ */
+export class CudaBackend extends KernelBackend {
+  readonly device: CudaDevice;
+  readonly products: CublasLt;
+  private data: DataStorage<Stored>;
+
+  /**
+   * Whether bf16 copies of quantised matrices are kept once made; the numbers are the same either way. `auto` keeps them while
+   * half of the device's memory stays free.
+   */
+  keepDequantized: 'always' | 'never' | 'auto';
+
+  constructor(options: BackendOptions = {}) {
+    super();
+    this.keepDequantized = options.keepDequantized ?? 'auto';
+    this.device = new CudaDevice(options);
+    this.products = new CublasLt(this.device, options.libraries);
+    this.data = new DataStorage(this, engine());
+  }
+
+  // --- tfjs's storage interface ---
+
+  override write(values: BackendValues, shape: number[], dtype: DataType): object {
+    const dataId = {};
+    this.move(dataId, values, shape, dtype, 1);
+    return dataId;
+  }
+
+  override move(dataId: object, values: BackendValues, shape: number[], dtype: DataType, refCount: number): void {
+    const format = formatOf(dtype);
+    const host = toTyped(values, format);
+    const size = util.sizeFromShape(shape);
+    const stored: Stored = { dtype, format, size, refCount };
+    if (size <= SMALL_UPLOAD) stored.host = host.slice();
+    else this.upload(stored, host);
+    this.data.set(dataId, stored);
+  }
+
+  override readSync(dataId: object): BackendValues {
+    const { format, size, block, host, dtype } = this.data.get(dataId);
+    if (host) return host.slice() as BackendValues;
+    if (format === 'bf16') {
+      const bits = new Uint16Array(size);
+      this.device.download(block!.address, bits);
+      const words = new Uint32Array(size);
+      for (let i = 0; i < size; i++) words[i] = bits[i] << 16;
+      return new Float32Array(words.buffer);
+    }
+    const values = format === 'f32' ? new Float32Array(size) : format === 'i32' ? new Int32Array(size) : new Uint8Array(size);
+    if (size > 0) this.device.download(block!.address, values);
+    return (dtype === 'int32' && format === 'u8' ? Int32Array.from(values) : values) as BackendValues;
+  }
+
+  override read(dataId: object): Promise<BackendValues> {
+    return Promise.resolve(this.readSync(dataId));
+  }
+
+  override disposeData(dataId: object, force = false): boolean {
+    if (!this.data.has(dataId)) return true;
+    const stored = this.data.get(dataId);
+    if (--stored.refCount > 0 && !force) return false;
+    if (stored.block) this.device.memory.free(stored.block);
+    for (const block of stored.companions?.values() ?? []) this.device.memory.free(block);
+    this.data.delete(dataId);
+    return true;
+  }
+
+  override refCount(dataId: object): number {
+    return this.data.has(dataId) ? this.data.get(dataId).refCount : 0;
+  }
+
+  override incRef(dataId: object): void {
+    this.data.get(dataId).refCount++;
+  }
+
+  override numDataIds(): number {
+    return this.data.numDataIds();
+  }
+
+  override memory(): { unreliable: boolean; device: MemoryStatistics } {
+    return { unreliable: false, device: this.device.memory.memory() };
+  }
+
+  /** As tfjs-node's backend has it. */
+  readonly isUsingGpuDevice = true;
+
+  override floatPrecision(): 16 | 32 {
+    return 32;
+  }
+
+  override epsilon(): number {
+    return 1e-7;
+  }
+
+  override timerAvailable(): boolean {
+    return true;
+  }
+
+  override time(work: () => void): Promise<{ kernelMs: number }> {
+    return Promise.resolve({ kernelMs: this.device.time(work) });
+  }
+
+  /** Memory goes back with the process; nothing else is to be closed. */
+  override dispose(): void {
+    this.device.synchronize();
+  }
+
+  // --- for kernels ---
+
+  /** A tensor with memory of its own, not written yet. @param format @default the one of the dtype */
+  make(shape: readonly number[], dtype: DataType, format: Format = formatOf(dtype), purpose = 'a tensor'): TensorInfo {
+    const size = util.sizeFromShape(shape as number[]);
+    const stored: Stored = { dtype, format, size, refCount: 1 };
+    if (size > 0) stored.block = this.device.memory.allocate(size * formatBytes[format], `${purpose} [${shape.join(',')}]`);
+    const dataId = {};
+    this.data.set(dataId, stored);
+    return { dataId, shape: [...shape], dtype };
+  }
+
+  /** A second handle on the same data under another shape. */
+  view(info: TensorInfo, shape: readonly number[], dtype: DataType = info.dtype): TensorInfo {
+    this.incRef(info.dataId);
+    return { dataId: info.dataId, shape: [...shape], dtype };
+  }
+
+  free(info: TensorInfo): void {
+    this.disposeData(info.dataId);
+  }
+
+  format(info: TensorInfo): Format {
+    return this.data.get(info.dataId).format;
+  }
+
+  /** Device address; 0 for an empty tensor. Uploads a small one that is still on the host. */
+  address(info: TensorInfo): number {
+    const stored = this.data.get(info.dataId);
+    if (!stored.block && stored.host && stored.size > 0) this.upload(stored, stored.host);
+    return stored.block?.address ?? 0;
+  }
+
+  pointer(info: TensorInfo): { pointer: number } {
+    return { pointer: this.address(info) };
+  }
+
+  /** The value of a one-element tensor that is known without asking the device. */
+  knownScalar(info: TensorInfo): number | undefined {
+    const { host, size } = this.data.get(info.dataId);
+    return size === 1 ? host?.[0] : undefined;
+  }
+
+  /** Values of a small tensor that never left the host. */
+  knownValues(info: TensorInfo): TypedArray | undefined {
+    return this.data.get(info.dataId).host;
+  }
+
+  /**
+   * Memory derived from a tensor's data (its bf16 copy, its segments' bounds, the log-sums of an attention's output), made
+   * once and freed when the data is.
+   */
+  companion(info: TensorInfo, name: string, bytes: number, make: (block: Block) => void): Block {
+    const stored = this.data.get(info.dataId);
+    const known = stored.companions?.get(name);
+    if (known) return known;
+    const block = this.device.memory.allocate(bytes, name);
+    (stored.companions ??= new Map()).set(name, block);
+    make(block);
+    return block;
+  }
+
+  findCompanion(info: TensorInfo, name: string): Block | undefined {
+    return this.data.get(info.dataId).companions?.get(name);
+  }
+
+  /** Memory for the duration of `use`. */
+  scratch<T>(bytes: number, purpose: string, use: (address: number) => T): T {
+    const block = this.device.memory.allocate(bytes, purpose);
+    try {
+      return use(block.address);
+    } finally {
+      this.device.memory.free(block);
+    }
+  }
+
+  /** Changes how a tensor's values are stored, for every handle on them. */
+  convert(info: TensorInfo, format: Format): void {
+    const stored = this.data.get(info.dataId);
+    if (stored.format === format) return;
+    const converted = this.as(info, format);
+    const other = this.data.get(converted.dataId);
+    if (stored.block) this.device.memory.free(stored.block);
+    Object.assign(stored, { format, block: other.block, host: undefined });
+    other.block = undefined;
+    this.free(converted);
+  }
+
+  /** Address of a tensor whose values a kernel is about to change in place. */
+  writable(info: TensorInfo): number {
+    const address = this.address(info);
+    this.data.get(info.dataId).host = undefined;
+    return address;
+  }
+
+  launch(program: CudaProgram, args: readonly KernelArgument[]): void {
+    this.device.launch(program, args);
+  }
+
+  multiply(product: Product): void {
+    this.products.multiply(product);
+  }
+
+  /** The tensor in a wanted format: a second handle if it has it already, else a converted copy. The caller frees it. */
+  as(info: TensorInfo, format: Format): TensorInfo {
+    const from = this.format(info);
+    if (from === format) return this.view(info, info.shape);
+    const out = this.make(info.shape, format === 'i32' ? 'int32' : format === 'u8' ? 'bool' : 'float32', format);
+    this.launch(castProgram(from, format, util.sizeFromShape(info.shape)), [this.pointer(out), this.pointer(info), { i64: util.sizeFromShape(info.shape) }]);
+    return out;
+  }
+
+  /** Runs with tensors in the wanted format, and frees the copies. */
+  with<T>(format: Format, infos: readonly TensorInfo[], use: (...converted: TensorInfo[]) => T): T {
+    const converted = infos.map((info) => this.as(info, format));
+    try {
+      return use(...converted);
+    } finally {
+      for (const info of converted) this.free(info);
+    }
+  }
+
+  /** A tensor as a row-major matrix of its last axis. */
+  matrix(info: TensorInfo, rows: number, columns: number): MatrixOperand {
+    return { address: this.address(info), format: this.format(info), rows, columns };
+  }
+
+  private upload(stored: Stored, values: TypedArray): void {
+    if (stored.size === 0) return;
+    stored.block = this.device.memory.allocate(stored.size * formatBytes[stored.format], `an upload of ${stored.size} values`);
+    this.device.upload(stored.block, values);
+  }
+}
+
+/** What a kernel of this backend is given. */
+export interface KernelCall<I, A> {
+  inputs: I;
+  attrs: A;
+  backend: CudaBackend;
+}
+
+/** A registration for tfjs. The one place where its loose kernel types are cast. */
+export const cudaKernel = <I = Record<string, TensorInfo>, A = object>(kernelName: string, run: (call: KernelCall<I, A>) => TensorInfo | TensorInfo[]): KernelConfig => ({
+  kernelName,
+  backendName: 'cuda',
+  kernelFunc: ({ inputs, attrs, backend }) => run({ inputs: inputs as I, attrs: (attrs ?? {}) as A, backend: backend as CudaBackend }),
+});
+
+function formatOf(dtype: DataType): Format {
+  if (dtype === 'float32') return 'f32';
+  if (dtype === 'int32') return 'i32';
+  if (dtype === 'bool') return 'u8';
+  throw new CudaError('bad_dtype', `cuda backend: expected dtype float32, int32 or bool, got ${dtype}`);
+}
+
+function toTyped(values: BackendValues, format: Format): TypedArray {
+  if (format === 'f32') return values instanceof Float32Array ? values : Float32Array.from(values as ArrayLike<number>);
+  if (format === 'i32') return values instanceof Int32Array ? values : Int32Array.from(values as ArrayLike<number>);
+  return values instanceof Uint8Array ? values : Uint8Array.from(values as ArrayLike<number>);
+}

@@ -1,0 +1,57 @@
+import { tidy, engine, type TensorInfo, type Variable } from '@tensorflow/tfjs-core';
+import { AdamW, type AdamWAttrs } from '../../tensor/adam-w.js';
+import { cudaKernel, type CudaBackend } from '../backend.js';
+import { adamWProgram, CHUNK_ENTRY_BYTES, CHUNK_VALUES, gradientNormProgram, gradientSquaresProgram } from '../programs/adam-w.cu.js';
+
+/** Three launches for any number of tensors: squares of chunks, their norm, the update. */
+export const adamWKernel = cudaKernel<object, AdamWAttrs>(AdamW, ({ attrs: { parameters, gradients, state, options }, backend }) => {
+  const { learningRate, beta1, beta2, epsilon, weightDecay, maxGradNorm } = options;
+  const norm = backend.make([], 'float32', 'f32', 'the gradient norm');
+  for (const variable of [...parameters, state.m, state.v]) own(backend, variable);
+  backend.with('f32', gradients, (...wide) => {
+    const table = chunkTable(backend, parameters, wide);
+    const chunks = table.length / CHUNK_ENTRY_BYTES;
+    if (chunks === 0) return backend.device.fill(backend.address(norm), 0, 4);
+    const block = backend.device.memory.allocate(table.length, "the optimizer's table");
+    backend.device.upload(block, table);
+    const entries = { pointer: block.address };
+    backend.scratch(4 * chunks, 'gradient norms', (squares) => {
+      backend.launch(gradientSquaresProgram(chunks), [{ pointer: squares }, entries]);
+      backend.launch(gradientNormProgram(), [backend.pointer(norm), { pointer: squares }, chunks]);
+    });
+    backend.launch(adamWProgram(chunks), [
+      { pointer: backend.writable(state.m) }, { pointer: backend.writable(state.v) }, backend.pointer(norm), entries, { f32: maxGradNorm },
+      { f32: beta1 }, { f32: 1 - beta1 }, { f32: beta2 }, { f32: 1 - beta2 }, { f32: epsilon },
+      { f32: learningRate / (1 - beta1 ** state.step) }, { f32: Math.sqrt(1 - beta2 ** state.step) }, { f32: 1 - learningRate * weightDecay },
+    ]);
+    backend.device.memory.free(block);
+  });
+  return norm;
+});
+
+function chunkTable(backend: CudaBackend, parameters: readonly Variable[], gradients: readonly TensorInfo[]): Buffer {
+  const chunks = parameters.reduce((sum, { size }) => sum + Math.ceil(size / CHUNK_VALUES), 0);
+  const table = Buffer.alloc(chunks * CHUNK_ENTRY_BYTES);
+  let entry = 0, moments = 0;
+  parameters.forEach((parameter, i) => {
+    const to = backend.writable(parameter), from = backend.address(gradients[i]);
+    for (let start = 0; start < parameter.size; start += CHUNK_VALUES, entry += CHUNK_ENTRY_BYTES) {
+      table.writeBigUInt64LE(BigInt(to + 4 * start), entry);
+      table.writeBigUInt64LE(BigInt(from + 4 * start), entry + 8);
+      table.writeBigUInt64LE(BigInt(moments + start), entry + 16);
+      table.writeBigUInt64LE(BigInt(Math.min(CHUNK_VALUES, parameter.size - start)), entry + 24);
+    }
+    moments += parameter.size;
+  });
+  return table;
+}
+
+/** Gives a variable data of its own, in float32, before it is changed in place: other handles keep the old values. */
+function own(backend: CudaBackend, variable: Variable): void {
+  if (backend.refCount(variable.dataId) === 1 && backend.format(variable) === 'f32') return;
+  tidy(() => {
+    const copy = backend.make(variable.shape, 'float32', 'f32', 'a variable');
+    backend.with('f32', [variable], (values) => backend.device.copy(backend.address(copy), backend.address(values), 4 * variable.size));
+    variable.assign(engine().makeTensorFromTensorInfo(copy));
+  });
+}

@@ -1,0 +1,77 @@
+import type { TensorInfo } from '@tensorflow/tfjs-core';
+import { LinearCrossEntropy, type LinearCrossEntropyAttrs, type LinearCrossEntropyInputs } from '../../tensor/linear-cross-entropy.js';
+import { cudaKernel, type CudaBackend } from '../backend.js';
+import type { MatrixOperand } from '../cublas-lt.js';
+import { inputGradient, loraDown, loraGradients } from '../lora-branch.js';
+import { crossEntropyProgram } from '../programs/loss.cu.js';
+import { reduceProgram } from '../programs/reduce.cu.js';
+import { withWeight } from '../weights.js';
+
+/** Rows of a chunk are a multiple of this where there are enough: whole tiles for the tensor cores. */
+const ROW_TILE = 128;
+
+/** Logits in float32, their gradient in bf16, a chunk of rows at a time. */
+export const linearCrossEntropyKernel = cudaKernel<LinearCrossEntropyInputs, LinearCrossEntropyAttrs>(
+  LinearCrossEntropy,
+  ({ inputs: { hidden, labels, a, b }, attrs: { head, scale, dropout, chunk, gradients }, backend }) => {
+    const [rows, inner] = hidden.shape, [vocabulary] = head.shape;
+    const step = chunk > ROW_TILE ? chunk - (chunk % ROW_TILE) : chunk;
+    const loss = backend.make([], 'float32', 'f32', 'the loss');
+    const dHidden = gradients ? backend.make([rows, inner], 'float32', 'bf16', 'the gradient of the last hidden state') : undefined;
+    const branch = a && b ? { a, b } : undefined;
+    const dA = gradients && a ? backend.make(a.shape, 'float32', 'f32', 'the gradient of A') : undefined;
+    const dB = gradients && b ? backend.make(b.shape, 'float32', 'f32', 'the gradient of B') : undefined;
+
+    backend.with('bf16', [hidden], (input) =>
+      backend.scratch(4 * rows, 'token losses', (losses) => {
+        for (let start = 0; start < rows; start += step) {
+          const size = Math.min(step, rows - start);
+          const rowsFrom = (info: TensorInfo) => ({ ...backend.matrix(info, size, inner), address: backend.address(info) + 2 * start * inner });
+          const x = rowsFrom(input);
+          forwardChunk(backend, x, { head, branch, scale, dropout, first: start * inner, size, vocabulary }, (logits, low) => {
+            const row = (gradient: number) =>
+              backend.launch(crossEntropyProgram(size), [
+                { pointer: losses + 4 * start }, { pointer: gradient }, { pointer: logits }, { pointer: backend.address(labels) + 4 * start }, vocabulary,
+              ]);
+            if (!dHidden) return row(0);
+            const dLogits = backend.make([size, vocabulary], 'float32', 'bf16', 'the gradient of the logits');
+            row(backend.address(dLogits));
+            const dy = backend.matrix(dLogits, size, vocabulary);
+            let dLow: TensorInfo | undefined;
+            if (branch && low && dA && dB) {
+              dLow = loraGradients(backend, { dy, x, hidden: low, b: branch.b, dA, dB }, scale, dropout, { first: start * inner, accumulate: start > 0 });
+            }
+            inputGradient(backend, rowsFrom(dHidden), dy, head, branch && dLow ? { dHidden: dLow, a: branch.a } : undefined, dropout, start * inner);
+            for (const info of [dLogits, ...(dLow ? [dLow] : [])]) backend.free(info);
+          });
+        }
+        backend.launch(reduceProgram('sum', 'f32', 'f32', 1, rows), [backend.pointer(loss), { pointer: losses }, { i64: 1 }, { i64: rows }, { f32: 1 }]);
+      }));
+    return [loss, ...[dHidden, dA, dB].filter((info): info is TensorInfo => info !== undefined)];
+  },
+);
+
+interface Chunk {
+  head: LinearCrossEntropyAttrs['head'];
+  branch?: { a: TensorInfo; b: TensorInfo };
+  scale: number;
+  dropout?: LinearCrossEntropyAttrs['dropout'];
+  first: number;
+  size: number;
+  vocabulary: number;
+}
+
+/** Logits of a chunk of rows, for as long as `use` runs; `low` is the branch's hidden state. */
+function forwardChunk(backend: CudaBackend, x: MatrixOperand, { head, branch, scale, dropout, first, size, vocabulary }: Chunk, use: (logits: number, low?: TensorInfo) => void): void {
+  backend.scratch(4 * size * vocabulary, 'a chunk of logits', (logits) => {
+    const out = { address: logits, format: 'f32' as const, rows: size, columns: vocabulary };
+    withWeight(backend, head, (w) => backend.multiply({ a: x, b: w, transposeB: true, out }));
+    if (!branch) return use(logits);
+    const low = loraDown(backend, x, branch.a, scale, dropout, first);
+    const rank = branch.a.shape[0];
+    backend.with('bf16', [branch.b], (up) =>
+      backend.multiply({ a: backend.matrix(low, size, rank), b: backend.matrix(up, vocabulary, rank), transposeB: true, out, beta: 1 }));
+    use(logits, low);
+    backend.free(low);
+  });
+}

@@ -1,0 +1,55 @@
+import { util } from '@tensorflow/tfjs-core';
+import { DropoutMask, type DropoutMaskAttrs } from '../../tensor/dropout-mask.js';
+import { RmsNorm, RmsNormGrad, type RmsNormAttrs, type RmsNormGradInputs, type RmsNormInputs } from '../../tensor/rms-norm.js';
+import { RotaryEmbedding, type RotaryEmbeddingAttrs, type RotaryEmbeddingInputs } from '../../tensor/rotary-embedding.js';
+import { SwiGlu, SwiGluGrad, type SwiGluGradInputs, type SwiGluInputs } from '../../tensor/swi-glu.js';
+import { cudaKernel } from '../backend.js';
+import { rmsNormGradProgram, rmsNormProgram, rotaryProgram, swiGluGradProgram, swiGluProgram } from '../programs/block-ops.cu.js';
+import { dropoutArguments, dropoutProgram } from '../programs/dropout.cu.js';
+
+export const blockOpKernels = [
+  cudaKernel<RmsNormInputs, RmsNormAttrs>(RmsNorm, ({ inputs: { x, weight }, attrs: { eps }, backend }) => {
+    const [rows, columns] = x.shape;
+    const y = backend.make(x.shape, 'float32', backend.format(x), RmsNorm);
+    backend.launch(rmsNormProgram(backend.format(x), backend.format(weight), rows, columns), [backend.pointer(y), backend.pointer(x), backend.pointer(weight), columns, { f32: eps }]);
+    return y;
+  }),
+  cudaKernel<RmsNormGradInputs, RmsNormAttrs>(RmsNormGrad, ({ inputs: { dy, x, weight }, attrs: { eps }, backend }) => {
+    const [rows, columns] = x.shape;
+    const dx = backend.make(x.shape, 'float32', backend.format(x), RmsNormGrad);
+    backend.launch(rmsNormGradProgram(backend.format(x), backend.format(dy), backend.format(weight), rows, columns), [
+      backend.pointer(dx), backend.pointer(dy), backend.pointer(x), backend.pointer(weight), columns, { f32: eps },
+    ]);
+    return dx;
+  }),
+  cudaKernel<RotaryEmbeddingInputs, RotaryEmbeddingAttrs>(RotaryEmbedding, ({ inputs: { x, cos, sin }, attrs: { inverse }, backend }) => {
+    const [, , heads, headSize] = x.shape;
+    const size = util.sizeFromShape(x.shape);
+    const y = backend.make(x.shape, 'float32', backend.format(x), RotaryEmbedding);
+    backend.launch(rotaryProgram(backend.format(x), size), [
+      backend.pointer(y), backend.pointer(x), backend.pointer(cos), backend.pointer(sin), { i64: size / 2 }, heads, headSize / 2, { f32: inverse ? -1 : 1 },
+    ]);
+    return y;
+  }),
+  cudaKernel<SwiGluInputs>(SwiGlu, ({ inputs: { gate, up }, backend }) => {
+    const size = util.sizeFromShape(gate.shape);
+    const y = backend.make(gate.shape, 'float32', backend.format(gate), SwiGlu);
+    backend.launch(swiGluProgram(backend.format(gate), backend.format(up), backend.format(y), size), [backend.pointer(y), backend.pointer(gate), backend.pointer(up), { i64: size }]);
+    return y;
+  }),
+  cudaKernel<SwiGluGradInputs>(SwiGluGrad, ({ inputs: { dy, gate, up }, backend }) => {
+    const size = util.sizeFromShape(gate.shape);
+    const dGate = backend.make(gate.shape, 'float32', backend.format(gate), SwiGluGrad);
+    const dUp = backend.make(up.shape, 'float32', backend.format(up), SwiGluGrad);
+    backend.launch(swiGluGradProgram(backend.format(dy), backend.format(gate), backend.format(up), size), [
+      backend.pointer(dGate), backend.pointer(dUp), backend.pointer(dy), backend.pointer(gate), backend.pointer(up), { i64: size },
+    ]);
+    return [dGate, dUp];
+  }),
+  cudaKernel<object, DropoutMaskAttrs>(DropoutMask, ({ attrs: { shape, rate, key }, backend }) => {
+    const size = util.sizeFromShape(shape);
+    const mask = backend.make(shape, 'float32', 'f32', DropoutMask);
+    backend.launch(dropoutProgram('f32', 'f32', size), [backend.pointer(mask), { pointer: 0 }, { i64: size }, { i64: 0 }, ...dropoutArguments({ rate, key })]);
+    return mask;
+  }),
+];

@@ -1,0 +1,163 @@
+/* The elementwise and row-wise parts of a LLaMA block: each reads and writes a value once and is bound by memory bandwidth. */
+import { ceilDiv, formatType, type CudaProgram, type Format } from '../program.js';
+
+/** Threads for a row: enough for eight values each, at least a warp. */
+const rowThreads = (columns: number) => Math.min(1024, Math.max(32, ceilDiv(ceilDiv(columns, 8), 32) * 32));
+
+/** y = x / sqrt(mean(x²) + eps) · weight. A block a row; the row stays in registers between its two uses. Args: y, x, weight, columns, eps. */
+export const rmsNormProgram = (x: Format, weight: Format, rows: number, columns: number): CudaProgram => {
+  const threads = rowThreads(columns), vector = columns % 8 === 0, each = ceilDiv(columns, threads * 8);
+  return {
+    key: `rms_norm_${x}_${weight}_${threads}_${vector ? 'v' : 's'}_${each}`,
+    entry: 'rms_norm',
+    grid: [rows, 1, 1],
+    block: [threads, 1, 1],
+    source: () => /* cuda */ `
+typedef ${formatType[x]} T;
+extern "C" __global__ void rms_norm(T* y, const T* x, const ${formatType[weight]}* weight, int columns, float eps) {
+  const T* in = x + (i64)blockIdx.x * columns; T* out = y + (i64)blockIdx.x * columns;
+  ${vector
+    ? `Pack<T, 8> row[${each}];
+  float sum = 0.f;
+  #pragma unroll
+  for (int i = 0; i < ${each}; i++) {
+    int at = (i * ${threads} + threadIdx.x) * 8;
+    if (at < columns) {
+      row[i] = loadPack<8>(in + at);
+      #pragma unroll
+      for (int j = 0; j < 8; j++) { float v = toFloat(row[i].v[j]); sum += v * v; }
+    }
+  }
+  float r = rsqrtf(blockSum(sum) / columns + eps);
+  #pragma unroll
+  for (int i = 0; i < ${each}; i++) {
+    int at = (i * ${threads} + threadIdx.x) * 8;
+    if (at < columns) {
+      Pack<${formatType[weight]}, 8> w = loadPack<8>(weight + at);
+      #pragma unroll
+      for (int j = 0; j < 8; j++) row[i].v[j] = Store<T>::of(toFloat(row[i].v[j]) * r * toFloat(w.v[j]));
+      storePack(out + at, row[i]);
+    }
+  }`
+    : `float sum = 0.f;
+  for (int i = threadIdx.x; i < columns; i += ${threads}) { float v = toFloat(in[i]); sum += v * v; }
+  float r = rsqrtf(blockSum(sum) / columns + eps);
+  for (int i = threadIdx.x; i < columns; i += ${threads}) out[i] = Store<T>::of(toFloat(in[i]) * r * toFloat(weight[i]));`}
+}`,
+  };
+};
+
+/** dx = r·g - x·r³·mean(g·x) with g = dy·weight and r = 1/rms. Args: dx, dy, x, weight, columns, eps. */
+export const rmsNormGradProgram = (x: Format, dy: Format, weight: Format, rows: number, columns: number): CudaProgram => {
+  const threads = rowThreads(columns), vector = columns % 8 === 0, each = ceilDiv(columns, threads * 8);
+  return {
+    key: `rms_norm_grad_${x}_${dy}_${weight}_${threads}_${vector ? 'v' : 's'}_${each}`,
+    entry: 'rms_norm_grad',
+    grid: [rows, 1, 1],
+    block: [threads, 1, 1],
+    source: () => /* cuda */ `
+typedef ${formatType[x]} T; typedef ${formatType[dy]} G; typedef ${formatType[weight]} W;
+extern "C" __global__ void rms_norm_grad(T* dx, const G* dy, const T* x, const W* weight, int columns, float eps) {
+  i64 start = (i64)blockIdx.x * columns;
+  ${vector
+    ? `float xs[${each}][8], gs[${each}][8], squares = 0.f, products = 0.f;
+  #pragma unroll
+  for (int i = 0; i < ${each}; i++) {
+    int at = (i * ${threads} + threadIdx.x) * 8;
+    if (at < columns) {
+      Pack<T, 8> a = loadPack<8>(x + start + at); Pack<G, 8> b = loadPack<8>(dy + start + at); Pack<W, 8> w = loadPack<8>(weight + at);
+      #pragma unroll
+      for (int j = 0; j < 8; j++) {
+        xs[i][j] = toFloat(a.v[j]); gs[i][j] = toFloat(b.v[j]) * toFloat(w.v[j]);
+        squares += xs[i][j] * xs[i][j]; products += xs[i][j] * gs[i][j];
+      }
+    }
+  }
+  float r = rsqrtf(blockSum(squares) / columns + eps);
+  float slope = blockSum(products) / columns * r * r * r;
+  #pragma unroll
+  for (int i = 0; i < ${each}; i++) {
+    int at = (i * ${threads} + threadIdx.x) * 8;
+    if (at < columns) {
+      Pack<T, 8> out;
+      #pragma unroll
+      for (int j = 0; j < 8; j++) out.v[j] = Store<T>::of(gs[i][j] * r - xs[i][j] * slope);
+      storePack(dx + start + at, out);
+    }
+  }`
+    : `float squares = 0.f, products = 0.f;
+  for (int i = threadIdx.x; i < columns; i += ${threads}) {
+    float v = toFloat(x[start + i]), g = toFloat(dy[start + i]) * toFloat(weight[i]);
+    squares += v * v; products += v * g;
+  }
+  float r = rsqrtf(blockSum(squares) / columns + eps);
+  float slope = blockSum(products) / columns * r * r * r;
+  for (int i = threadIdx.x; i < columns; i += ${threads})
+    dx[start + i] = Store<T>::of(toFloat(dy[start + i]) * toFloat(weight[i]) * r - toFloat(x[start + i]) * slope);`}
+}`,
+  };
+};
+
+/** Rotates pairs (i, i + D/2) of each head. Args: y, x, cos, sin, size of half the values, heads, half, sign. */
+export const rotaryProgram = (x: Format, size: number): CudaProgram => ({
+  key: `rotary_${x}`,
+  entry: 'rotary',
+  grid: [ceilDiv(size / 2, 256), 1, 1],
+  block: [256, 1, 1],
+  source: () => /* cuda */ `
+typedef ${formatType[x]} T;
+extern "C" __global__ void rotary(T* y, const T* x, const float* cosines, const float* sines, i64 size, int heads, int half, float sign) {
+  i64 at = (i64)blockIdx.x * 256 + threadIdx.x;
+  if (at >= size) return;
+  int i = (int)(at % half);
+  i64 row = at / half, low = row * 2 * half + i, high = low + half, angle = row / heads * half + i;
+  float c = cosines[angle], s = sines[angle] * sign, a = toFloat(x[low]), b = toFloat(x[high]);
+  y[low] = Store<T>::of(a * c - b * s);
+  y[high] = Store<T>::of(b * c + a * s);
+}`,
+});
+
+/** y = silu(gate) · up. Args: y, gate, up, size. */
+export const swiGluProgram = (gate: Format, up: Format, to: Format, size: number): CudaProgram => ({
+  key: `swiglu_${gate}_${up}_${to}`,
+  entry: 'swiglu',
+  grid: [ceilDiv(size, 256 * 8), 1, 1],
+  block: [256, 1, 1],
+  source: () => /* cuda */ `
+typedef ${formatType[gate]} A; typedef ${formatType[up]} B; typedef ${formatType[to]} T;
+__device__ __forceinline__ T one(A a, B b) { float z = toFloat(a); return Store<T>::of(z / (1.f + __expf(-z)) * toFloat(b)); }
+extern "C" __global__ void swiglu(T* y, const A* gate, const B* up, i64 size) {
+  i64 at = ((i64)blockIdx.x * 256 + threadIdx.x) * 8;
+  if (at + 8 <= size) {
+    Pack<A, 8> a = loadPack<8>(gate + at); Pack<B, 8> b = loadPack<8>(up + at); Pack<T, 8> out;
+    #pragma unroll
+    for (int i = 0; i < 8; i++) out.v[i] = one(a.v[i], b.v[i]);
+    storePack(y + at, out);
+  } else for (; at < size; at++) y[at] = one(gate[at], up[at]);
+}`,
+});
+
+/** dGate = dy·up·silu'(gate), dUp = dy·silu(gate). Args: dGate, dUp, dy, gate, up, size. */
+export const swiGluGradProgram = (dy: Format, gate: Format, up: Format, size: number): CudaProgram => ({
+  key: `swiglu_grad_${dy}_${gate}_${up}`,
+  entry: 'swiglu_grad',
+  grid: [ceilDiv(size, 256 * 8), 1, 1],
+  block: [256, 1, 1],
+  source: () => /* cuda */ `
+typedef ${formatType[dy]} G; typedef ${formatType[gate]} A; typedef ${formatType[up]} B;
+__device__ __forceinline__ void one(A& dGate, B& dUp, G g, A a, B b) {
+  float z = toFloat(a), s = 1.f / (1.f + __expf(-z)), silu = z * s, d = toFloat(g);
+  dGate = Store<A>::of(d * toFloat(b) * (silu + s * (1.f - silu)));
+  dUp = Store<B>::of(d * silu);
+}
+extern "C" __global__ void swiglu_grad(A* dGate, B* dUp, const G* dy, const A* gate, const B* up, i64 size) {
+  i64 at = ((i64)blockIdx.x * 256 + threadIdx.x) * 8;
+  if (at + 8 <= size) {
+    Pack<G, 8> g = loadPack<8>(dy + at); Pack<A, 8> a = loadPack<8>(gate + at), da; Pack<B, 8> b = loadPack<8>(up + at), db;
+    #pragma unroll
+    for (int i = 0; i < 8; i++) one(da.v[i], db.v[i], g.v[i], a.v[i], b.v[i]);
+    storePack(dGate + at, da);
+    storePack(dUp + at, db);
+  } else for (; at < size; at++) one(dGate[at], dUp[at], dy[at], gate[at], up[at]);
+}`,
+});

@@ -1,0 +1,66 @@
+import { findBackend, registerBackend, registerKernel, type KernelConfig } from '@tensorflow/tfjs-core';
+import { registerBackendProvider } from '../tensor/backends.js';
+import { CudaBackend, type BackendOptions } from './backend.js';
+import { adamWKernel } from './kernels/AdamW.js';
+import { productKernels } from './kernels/batch-mat-mul.js';
+import { blockOpKernels } from './kernels/block-ops.js';
+import { causalAttentionGradKernel, causalAttentionKernel } from './kernels/CausalAttention.js';
+import { dequantizeKernel } from './kernels/Dequantize.js';
+import { elementwiseKernels } from './kernels/elementwise.js';
+import { embeddingKernel } from './kernels/Embedding.js';
+import { layoutKernels } from './kernels/layout.js';
+import { linearCrossEntropyKernel } from './kernels/LinearCrossEntropy.js';
+import { loraGradKernel, quantizedLinearGradInputKernel, quantizedLinearKernel } from './kernels/QuantizedLinear.js';
+import { reductionKernels } from './kernels/reductions.js';
+
+/** Every kernel of the backend; a new one is added here. */
+export const cudaKernels: readonly KernelConfig[] = [
+  adamWKernel,
+  ...blockOpKernels,
+  causalAttentionGradKernel,
+  causalAttentionKernel,
+  dequantizeKernel,
+  ...elementwiseKernels,
+  embeddingKernel,
+  ...layoutKernels,
+  linearCrossEntropyKernel,
+  loraGradKernel,
+  ...productKernels,
+  quantizedLinearGradInputKernel,
+  quantizedLinearKernel,
+  ...reductionKernels,
+];
+
+/**
+ * Offers the backend `cuda` to `selectBackend`, before all others. Never throws: without a GPU or one of CUDA's libraries the
+ * provider says why. The device is opened when the backend is first selected.
+ */
+export function registerCudaBackend(options: BackendOptions = {}): void {
+  registerBackendProvider(
+    'cuda',
+    () => {
+      try {
+        const backend = (findBackend('cuda') as CudaBackend | null) ?? start(options);
+        return Promise.resolve({ available: true, description: describeDevice(backend) });
+      } catch (error) {
+        return Promise.resolve({ available: false, reason: error instanceof Error ? error.message : String(error) });
+      }
+    },
+    { preferred: true },
+  );
+}
+
+function start(options: BackendOptions): CudaBackend {
+  const backend = new CudaBackend(options);
+  void backend.device.nvrtc; // A missing compiler is told now, not at the first kernel.
+  registerBackend('cuda', () => backend);
+  for (const kernel of cudaKernels) registerKernel(kernel);
+  return backend;
+}
+
+/** One line for people. */
+function describeDevice({ device, products }: CudaBackend): string {
+  const { free, total } = device.memoryInfo();
+  const gibibytes = (bytes: number) => (bytes / 2 ** 30).toFixed(1);
+  return `cuda: ${device.name} (compute capability ${(device.capability / 10).toFixed(1)}), ${gibibytes(free)} of ${gibibytes(total)} GiB free, CUDA ${device.driverVersion}, NVRTC ${device.nvrtc.version}, cublasLt ${products.version}`;
+}

@@ -1,0 +1,43 @@
+import type { CudaProgram, Format } from '../../engine/cuda/program.js';
+import { adamWProgram, gradientNormProgram, gradientSquaresProgram } from '../../engine/cuda/programs/adam-w.cu.js';
+import {
+  attentionDeltaProgram, attentionKeyGradientProgram, attentionProgram, attentionQueryGradientProgram, segmentBoundsProgram,
+} from '../../engine/cuda/programs/attention.cu.js';
+import { rmsNormGradProgram, rmsNormProgram, rotaryProgram, swiGluGradProgram, swiGluProgram } from '../../engine/cuda/programs/block-ops.cu.js';
+import { dequantizeInt8Program, dequantizeNf4Program } from '../../engine/cuda/programs/dequantize.cu.js';
+import { dropoutAddProgram, dropoutProgram } from '../../engine/cuda/programs/dropout.cu.js';
+import { binaryProgram, castProgram, rangeProgram, selectProgram, unaryProgram } from '../../engine/cuda/programs/elementwise.cu.js';
+import { gatherProgram, oneHotProgram, placeRowsProgram, stridedCopyProgram } from '../../engine/cuda/programs/layout.cu.js';
+import { crossEntropyProgram } from '../../engine/cuda/programs/loss.cu.js';
+import { argReduceProgram, cumulativeSumProgram, reduceProgram, softmaxProgram, type Reduction } from '../../engine/cuda/programs/reduce.cu.js';
+import { segmentSumProgram } from '../../engine/cuda/programs/segment-sum.cu.js';
+
+const formats: Format[] = ['f32', 'bf16', 'i32', 'u8'];
+
+/** Every kernel's source in the variants that differ in more than an operator: formats, vector width, head size. */
+export function catalogue(): CudaProgram[] {
+  const attention = [64, 80, 96, 100, 128].map((headSize) => ({ batch: 2, length: 300, heads: 4, kvHeads: 2, headSize }));
+  const programs = [
+    adamWProgram(3), gradientNormProgram(), gradientSquaresProgram(3),
+    segmentBoundsProgram(attention[0]),
+    ...attention.flatMap((shape) => [attentionProgram(shape), attentionDeltaProgram(shape), attentionKeyGradientProgram(shape), attentionQueryGradientProgram(shape)]),
+    ...(['f32', 'bf16'] as const).flatMap((x) => [576, 3200, 8192, 33].flatMap((columns) => [rmsNormProgram(x, 'f32', 2, columns), rmsNormGradProgram(x, 'bf16', 'f32', 2, columns)])),
+    rotaryProgram('bf16', 64), rotaryProgram('f32', 64), swiGluProgram('bf16', 'bf16', 'bf16', 99), swiGluProgram('f32', 'f32', 'f32', 99),
+    swiGluGradProgram('bf16', 'bf16', 'bf16', 99), swiGluGradProgram('f32', 'f32', 'f32', 99),
+    dequantizeNf4Program('bf16', 99), dequantizeNf4Program('f32', 99), dequantizeInt8Program('bf16', 99), dequantizeInt8Program('f32', 99),
+    dropoutProgram('bf16', 'bf16', 99), dropoutProgram('f32', 'f32', 99), dropoutAddProgram(99),
+    ...formats.flatMap((from) => formats.map((to) => castProgram(from, to, 99))),
+    unaryProgram('Exp', 'expf(x)', 'bf16', 'bf16', 99),
+    ...formats.flatMap((a) => formats.map((b) => binaryProgram('Add', 'a + b', a, b, 'f32', { size: 99 }))),
+    binaryProgram('Add', 'a + b', 'i32', 'i32', 'i32', { size: 99, scalar: 'b' }), binaryProgram('Multiply', 'a * b', 'bf16', 'f32', 'bf16', { size: 99, scalar: 'a' }),
+    binaryProgram('Less', 'a < b', 'i32', 'i32', 'u8', { size: 99, broadcast: { shape: [3, 33], a: [0, 1], b: [1, 0] } }),
+    selectProgram('bf16', 'f32', 'f32', 2, 99), rangeProgram('f32', 9), rangeProgram('i32', 9), rangeProgram('u8', 9),
+    ...formats.flatMap((format) => [gatherProgram(format, 9), placeRowsProgram(format, 9), stridedCopyProgram(format, 3, 9)]),
+    oneHotProgram('f32', 9), oneHotProgram('i32', 9), crossEntropyProgram(3),
+    ...(['sum', 'max', 'min', 'prod', 'all', 'any'] as Reduction[]).flatMap((reduction) =>
+      [100, 5000].flatMap((columns) => [reduceProgram(reduction, 'bf16', 'f32', 3, columns), reduceProgram(reduction, 'i32', 'i32', 3, columns)])),
+    argReduceProgram('max', 'f32', 3, 100), argReduceProgram('min', 'bf16', 3, 5000), softmaxProgram(false, 'f32', 'f32', 3), softmaxProgram(true, 'bf16', 'bf16', 3),
+    cumulativeSumProgram('f32', 'f32', 3), cumulativeSumProgram('i32', 'i32', 3), segmentSumProgram('bf16', 'bf16', 3), segmentSumProgram('i32', 'i32', 3),
+  ];
+  return [...new Map(programs.map((program) => [program.key, program])).values()];
+}
