@@ -1,0 +1,39 @@
+import { add, reshape, type Tensor, type Tensor2D, type Tensor4D } from '@tensorflow/tfjs-core';
+import type { LoraBranch } from '../tensor/lora.js';
+import { quantizedLinear } from '../tensor/quantized-linear.js';
+import { rmsNorm } from '../tensor/rms-norm.js';
+import { rotaryEmbedding } from '../tensor/rotary-embedding.js';
+import { swiGlu } from '../tensor/swi-glu.js';
+import type { LlamaModel } from './load.js';
+import type { RopeTables } from './rope-tables.js';
+import { modulePath, type BlockModule } from './targets.js';
+
+/** What a block needs beside its weights. */
+export interface BlockContext {
+  /** B lines of T positions. */
+  shape: [number, number];
+  rope: RopeTables;
+  /** Attention of layer `layer`: q [B,T,H,D] and rotated k, v [B,T,Hkv,D] → [B,T,H,D]. */
+  attend(layer: number, q: Tensor4D, k: Tensor4D, v: Tensor4D): Tensor;
+  /** The LoRA branch of a linear layer, by its path. */
+  lora(path: string): LoraBranch | undefined;
+}
+
+/** One transformer block: x [B·T, hidden] → [B·T, hidden]. */
+export function blockForward(model: LlamaModel, layer: number, x: Tensor2D, { shape, rope, attend, lora }: BlockContext): Tensor2D {
+  const { heads, kvHeads, headDim, rmsNormEps } = model.config;
+  const { inputNorm, postAttentionNorm, linear } = model.blocks[layer];
+  const project = (name: BlockModule, input: Tensor): Tensor => quantizedLinear(input, linear[name], { lora: lora(modulePath(layer, name)) });
+  const split = (values: Tensor, count: number): Tensor4D => reshape(values, [...shape, count, headDim]);
+
+  const normed = rmsNorm(x, inputNorm, rmsNormEps);
+  const q = rotaryEmbedding(split(project('q_proj', normed), heads), rope.cos, rope.sin) as Tensor4D;
+  const k = rotaryEmbedding(split(project('k_proj', normed), kvHeads), rope.cos, rope.sin) as Tensor4D;
+  const v = split(project('v_proj', normed), kvHeads);
+  const attended = reshape(attend(layer, q, k, v), [x.shape[0], heads * headDim]);
+  const middle = add(x, project('o_proj', attended));
+
+  const wide = rmsNorm(middle, postAttentionNorm, rmsNormEps);
+  const gated = swiGlu(project('gate_proj', wide), project('up_proj', wide));
+  return add(middle, project('down_proj', gated)) as Tensor2D;
+}

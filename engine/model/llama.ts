@@ -1,0 +1,81 @@
+import { gather, reshape, tensor1d, tensor2d, tidy, type Tensor2D } from '@tensorflow/tfjs-core';
+import { causalAttention } from '../tensor/causal-attention.js';
+import { embedding } from '../tensor/embedding.js';
+import { linearCrossEntropy } from '../tensor/linear-cross-entropy.js';
+import { quantizedLinear } from '../tensor/quantized-linear.js';
+import { rmsNorm } from '../tensor/rms-norm.js';
+import type { Scalar } from '@tensorflow/tfjs-core';
+import type { DropoutDraw, LoraAdapter } from './adapter.js';
+import { blockForward, type BlockContext } from './block.js';
+import type { LlamaModel } from './load.js';
+import { ropeTables } from './rope-tables.js';
+
+/** Tokens in B lines of T positions, as engine/data packs them; every array is [B, T], row-major. */
+export interface TokenBatch {
+  shape: [number, number];
+  inputIds: Int32Array;
+  /** Within the row, from 0. */
+  positions: Int32Array;
+  /** Attention stays inside a segment; 0 is padding. */
+  segments: Int32Array;
+}
+/** A token batch with the token that follows at each position, or a negative number where the loss does not count it. */
+export interface LabelledBatch extends TokenBatch {
+  labels: Int32Array;
+}
+
+/** A frozen model with an adapter, or without. `draw` turns dropout on. */
+export interface Llama {
+  model: LlamaModel;
+  adapter?: LoraAdapter;
+  draw?: DropoutDraw;
+}
+
+/** What the blocks need to run over a whole batch at once. Its tensors live as long as the surrounding tidy. */
+export function batchContext({ model, adapter, draw }: Llama, { shape, positions, segments }: TokenBatch): BlockContext {
+  const segmentIds = tensor2d(segments, shape, 'int32');
+  return {
+    shape,
+    rope: ropeTables(model.config, positions, shape),
+    attend: (_layer, q, k, v) => causalAttention(q, k, v, segmentIds),
+    lora: (path) => adapter?.branch(path, draw),
+  };
+}
+
+/** Embeds the tokens: [B·T, hidden]. */
+export function embed(model: LlamaModel, { inputIds, shape }: Pick<TokenBatch, 'inputIds' | 'shape'>): Tensor2D {
+  return reshape(embedding(model.embedding, tensor2d(inputIds, shape, 'int32')), [shape[0] * shape[1], model.config.hiddenSize]);
+}
+
+/** The residual stream after the last block, before the final norm: [B·T, hidden]. */
+export function forward(llama: Llama, batch: TokenBatch): Tensor2D {
+  return tidy(() => {
+    const context = batchContext(llama, batch);
+    let x = embed(llama.model, batch);
+    for (let layer = 0; layer < llama.model.config.layers; layer++) x = blockForward(llama.model, layer, x, context);
+    return x;
+  });
+}
+
+/** Logits for rows of the residual stream: [N, hidden] → [N, vocab]. */
+export function logitsOf({ model, adapter, draw }: Llama, hidden: Tensor2D): Tensor2D {
+  return tidy(() => {
+    const normed = rmsNorm(hidden, model.norm, model.config.rmsNormEps);
+    return quantizedLinear(normed, model.head, { lora: adapter?.branch('lm_head', draw) }) as Tensor2D;
+  });
+}
+
+/** Logits at every position: [B·T, vocab]. */
+export const logits = (llama: Llama, batch: TokenBatch): Tensor2D => tidy(() => logitsOf(llama, forward(llama, batch)));
+
+/** Sum of the negative log-likelihoods (nats) of the counted labels. Norm and head see only the positions that count. */
+export function summedLoss({ model, adapter, draw }: Llama, hidden: Tensor2D, { labels }: LabelledBatch): Scalar {
+  const places: number[] = [];
+  labels.forEach((label, place) => {
+    if (label >= 0) places.push(place);
+  });
+  const counted = gather(hidden, tensor1d(places, 'int32'));
+  const normed = rmsNorm(counted, model.norm, model.config.rmsNormEps) as Tensor2D;
+  const targets = tensor1d(places.map((place) => labels[place]), 'int32');
+  return linearCrossEntropy(normed, model.head, targets, { lora: adapter?.branch('lm_head', draw) });
+}

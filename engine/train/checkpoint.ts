@@ -1,0 +1,98 @@
+/**
+ * A checkpoint directory is the whole state of a training between two steps:
+ *   adapter.safetensors   A and B, by PEFT's names
+ *   moments.safetensors   AdamW's m and v, flat, in the order of the parameters
+ *   trainer_state.json    step, epoch and history
+ *   checkpoint.json       written last: what training it is of, and size and sha256 of the other files
+ * Nothing else is needed: the learning rate, the rows of a step and every random draw are functions of the seed and the step.
+ */
+import { createHash } from 'node:crypto';
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { EngineError } from '../errors.js';
+import { readSafetensors, writeSafetensors, type SafetensorsTensor } from '../formats/safetensors.js';
+import type { ParameterValues } from '../model/adapter.js';
+import { trainerStateJson, type TrainerState } from './history.js';
+
+/** Everything that a training cannot work out again. */
+export interface TrainingState {
+  adapter: ReadonlyMap<string, ParameterValues>;
+  /** AdamW's moments of all parameters. */
+  m: Float32Array;
+  v: Float32Array;
+  history: TrainerState;
+}
+
+const FORMAT = 'temper-checkpoint-1';
+const MANIFEST = 'checkpoint.json';
+
+interface Manifest {
+  format: typeof FORMAT;
+  step: number;
+  /** Digest of what decides the course of the training; see `trainingDigest`. */
+  training: string;
+  files: { name: string; bytes: number; sha256: string }[];
+}
+
+/** `checkpoint-00000050`. */
+export const checkpointName = (step: number): string => `checkpoint-${String(step).padStart(8, '0')}`;
+
+/** Digest of the settings that a checkpoint belongs to. */
+export const trainingDigest = (settings: object): string => sha256(Buffer.from(JSON.stringify(settings)));
+
+/** Writes a checkpoint into a temporary directory beside `directory`, then renames it: it is there whole or not at all. */
+export async function writeCheckpoint(directory: string, state: TrainingState, training: string): Promise<void> {
+  const partial = `${directory}.partial`;
+  await rm(partial, { recursive: true, force: true });
+  await mkdir(partial, { recursive: true });
+  await writeSafetensors(join(partial, 'adapter.safetensors'), new Map([...state.adapter].map(([name, { shape, values }]) => [name, floats([...shape], values)])));
+  await writeSafetensors(join(partial, 'moments.safetensors'), new Map([['m', floats([state.m.length], state.m)], ['v', floats([state.v.length], state.v)]]));
+  await writeFile(join(partial, 'trainer_state.json'), trainerStateJson(state.history));
+  const files = await Promise.all(['adapter.safetensors', 'moments.safetensors', 'trainer_state.json'].map(async (name) => {
+    const bytes = await readFile(join(partial, name));
+    return { name, bytes: bytes.length, sha256: sha256(bytes) };
+  }));
+  const manifest: Manifest = { format: FORMAT, step: state.history.global_step, training, files };
+  await writeFile(join(partial, MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);
+  await rm(directory, { recursive: true, force: true });
+  await rename(partial, directory);
+}
+
+/** Reads a checkpoint, every byte checked. Throws `bad_checkpoint` when it is incomplete, damaged or of another training. */
+export async function readCheckpoint(directory: string, training: string): Promise<TrainingState> {
+  const manifest = await readManifest(directory);
+  const problems: string[] = [];
+  if (manifest.training !== training) problems.push('training: expected a checkpoint of this training, got one with other settings or data');
+  for (const { name, bytes, sha256: expected } of manifest.files) {
+    const content = await readFile(join(directory, name)).catch(() => undefined);
+    if (!content) problems.push(`${name}: expected ${bytes} bytes, got no file`);
+    else if (content.length !== bytes) problems.push(`${name}: expected ${bytes} bytes, got ${content.length}`);
+    else if (sha256(content) !== expected) problems.push(`${name}: expected sha256 ${expected}, got ${sha256(content)}`);
+  }
+  if (problems.length > 0) throw damaged(directory, problems);
+
+  const adapter = new Map<string, ParameterValues>();
+  for (const [name, { shape, data }] of await readSafetensors(join(directory, 'adapter.safetensors'))) adapter.set(name, { shape, values: data as Float32Array });
+  const moments = await readSafetensors(join(directory, 'moments.safetensors'));
+  const history = JSON.parse(await readFile(join(directory, 'trainer_state.json'), 'utf8')) as TrainerState;
+  return { adapter, m: moments.get('m')!.data as Float32Array, v: moments.get('v')!.data as Float32Array, history };
+}
+
+async function readManifest(directory: string): Promise<Manifest> {
+  const text = await readFile(join(directory, MANIFEST), 'utf8').catch(() => {
+    throw damaged(directory, [`${MANIFEST}: expected to exist, got none: the checkpoint is incomplete`]);
+  });
+  try {
+    const manifest = JSON.parse(text) as Manifest;
+    if (manifest.format === FORMAT && Array.isArray(manifest.files)) return manifest;
+  } catch {
+    // falls through: not JSON
+  }
+  throw damaged(directory, [`${MANIFEST}: expected format ${FORMAT}, got something else`]);
+}
+
+const damaged = (directory: string, problems: string[]): EngineError =>
+  new EngineError('invalidInput', 'bad_checkpoint', problems.map((problem) => `${directory}: ${problem}`).join('\n'));
+
+const floats = (shape: number[], data: Float32Array): SafetensorsTensor => ({ dtype: 'F32', shape, data });
+const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');

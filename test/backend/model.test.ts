@@ -1,0 +1,57 @@
+import { beforeAll, describe, expect, it } from 'vitest';
+import { openModel } from '../../engine/formats/open-model.js';
+import { lossAndGradients } from '../../engine/model/gradients.js';
+import { logits, type LabelledBatch } from '../../engine/model/llama.js';
+import { loadModel, type LlamaModel } from '../../engine/model/load.js';
+import { loadPeft } from '../../engine/model/peft.js';
+import type { LoraAdapter } from '../../engine/model/adapter.js';
+import { selectBackend } from '../../engine/tensor/backends.js';
+import { goldenPath, readGolden, relativeError } from '../kit/golden.js';
+
+let model: LlamaModel;
+let adapter: LoraAdapter;
+let golden: Awaited<ReturnType<typeof readGolden>>;
+let batch: LabelledBatch;
+let lengths: number[];
+
+beforeAll(async () => {
+  await selectBackend();
+  golden = await readGolden('model/expected.safetensors');
+  model = await loadModel(await openModel(goldenPath('model/base')), { dtype: 'f32' });
+  adapter = await loadPeft(model.config, goldenPath('model/adapter'));
+  const { shape, data: ids } = golden('input_ids');
+  const [rows, width] = shape;
+  const mask = golden('attention_mask').data;
+  const next = golden('labels').data;
+  const labels = Int32Array.from(ids, (_, i) => (i % width === width - 1 ? -100 : next[i + 1]));
+  batch = { shape: [rows, width], inputIds: ids as Int32Array, positions: Int32Array.from(ids, (_, i) => i % width), segments: mask as Int32Array, labels };
+  lengths = Array.from({ length: rows }, (_, row) => mask.slice(row * width, (row + 1) * width).reduce((a, b) => a + b, 0));
+});
+
+/** Values at the positions that are not padding. */
+function unpadded(values: Float32Array): Float32Array {
+  const [, width] = batch.shape;
+  const vocab = model.config.vocabSize;
+  return Float32Array.from(lengths.flatMap((length, row) => [...values.subarray(row * width * vocab, (row * width + length) * vocab)]));
+}
+
+describe('a LLaMA with grouped heads', () => {
+  it('gives the logits of transformers', async () => {
+    const actual = (await logits({ model }, batch).data()) as Float32Array;
+    expect(relativeError(unpadded(actual), unpadded(golden('base_logits').data as Float32Array))).toBeLessThan(1e-5);
+  });
+
+  it('gives the logits of PEFT with an adapter that PEFT wrote', async () => {
+    const actual = (await logits({ model, adapter }, batch).data()) as Float32Array;
+    expect(relativeError(unpadded(actual), unpadded(golden('adapter_logits').data as Float32Array))).toBeLessThan(1e-5);
+  });
+
+  it.each([false, true])('gives the loss and every LoRA gradient of PyTorch (recomputing blocks: %s)', async (recompute) => {
+    const counted = batch.labels.filter((label) => label >= 0).length;
+    const { loss, gradients } = lossAndGradients({ model, adapter }, batch, { weight: 1 / counted, recompute });
+    expect((await loss.data())[0] / counted).toBeCloseTo(golden('loss').data[0], 5);
+    const errors = adapter.parameters().map(({ name }, i) => [name, relativeError(gradients[i].dataSync(), golden(`grad.${name}`).data)] as const);
+    expect(errors).toHaveLength(2 * (7 * 2 + 1));
+    expect(errors.filter(([, error]) => !(error < 1e-4))).toEqual([]);
+  });
+});
