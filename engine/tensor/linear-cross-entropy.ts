@@ -82,10 +82,10 @@ registerPortableKernel<LinearCrossEntropyInputs, LinearCrossEntropyAttrs>(
         const x: Tensor2D = slice(hidden, [start, 0], [size, -1]);
         const xMask = mask && slice(mask, [start, 0], [size, -1]);
         const dropped = (value: Tensor2D): Tensor2D => (xMask ? mul(value, xMask) : value);
-        let logits: Tensor2D = matMul(x, weight, false, true);
+        let logits = matMul(x, weight, false, true) as Tensor2D;
         const branch = a && b && { input: dropped(x), a, b };
         const low: Tensor2D | undefined = branch && mul(matMul(branch.input, branch.a, false, true), scale);
-        if (branch && low) logits = add(logits, matMul(low, branch.b, false, true));
+        if (branch && low) logits = add<Tensor2D>(logits, matMul(low, branch.b, false, true));
         const { losses, dLogits } = tokenLosses(logits, slice(labels, [start], [size]), gradients);
         const total = add(loss, sum(losses));
         if (!dLogits) return { total };
@@ -94,7 +94,7 @@ registerPortableKernel<LinearCrossEntropyInputs, LinearCrossEntropyAttrs>(
         const dLow: Tensor2D = mul(matMul(dLogits, branch.b), scale);
         return {
           total,
-          dx: add(dx, dropped(matMul(dLow, branch.a))),
+          dx: add<Tensor2D>(dx, dropped(matMul(dLow, branch.a))),
           dA: plus(dA, matMul(dLow, branch.input, true, false)),
           dB: plus(dB, matMul(dLogits, low, true, false)),
         };
