@@ -1,4 +1,4 @@
-import { add, dispose, tidy, type Tensor } from '@tensorflow/tfjs-core';
+import { add, dispose, tensor1d, tidy, type Tensor } from '@tensorflow/tfjs-core';
 import type { LoraConfig, TrainConfig } from '../../contracts/fine-tune-config.js';
 import { epochOrder, packRows, type PackedBatch, type TokenRows } from '../data/batches.js';
 import { EngineError } from '../errors.js';
@@ -6,7 +6,6 @@ import { LoraAdapter, type DropoutDraw, type ParameterValues } from '../model/ad
 import { lossAndGradients } from '../model/gradients.js';
 import type { LlamaModel } from '../model/load.js';
 import { adamW, createAdamW, disposeAdamW, type AdamWState } from '../tensor/adam-w.js';
-import { tensor1d } from '@tensorflow/tfjs-core';
 import { trainingDigest, type TrainingState } from './checkpoint.js';
 import { evaluateLoss } from './evaluate.js';
 import { logEval, logStep, newTrainerState, type StepLog, type TrainerState } from './history.js';
@@ -30,6 +29,8 @@ export interface TrainJob {
 
 /** What happens on the way. A promise is awaited before training goes on. */
 export interface TrainHooks {
+  /** Before the first step. */
+  onStart?(adapter: LoraAdapter): void;
   onStep?(entry: StepLog, steps: number): void | Promise<void>;
   /** After each micro-batch and each batch of an evaluation. */
   onProgress?(phase: 'training' | 'evaluating', done: number, total: number): void | Promise<void>;
@@ -100,6 +101,7 @@ class Training {
 
   async run(): Promise<TrainOutcome> {
     const { train } = this.job;
+    this.hooks.onStart?.(this.adapter);
     for (let step = this.history.global_step; step < this.plan.steps; step++) {
       const place = await this.step(step);
       const done = step + 1;

@@ -1,0 +1,60 @@
+import { freemem } from 'node:os';
+import type { BaseConfig } from '../contracts/fine-tune-config.js';
+import type { TrainerJob } from '../contracts/trainer-messages.js';
+import { openModel } from '../engine/formats/open-model.js';
+import { loadModel, type LlamaModel } from '../engine/model/load.js';
+import { planResidency } from '../engine/model/residency.js';
+import { selectBackend } from '../engine/tensor/backends.js';
+import { log, type TrainerChannel } from './trainer-channel.js';
+
+/** SIGTERM ended the job after `step` steps, which its checkpoint holds. */
+export class Interrupted extends Error {
+  constructor(readonly step: number) {
+    super(`interrupted at step ${step}`);
+    this.name = 'Interrupted';
+  }
+}
+
+/** Lets the event loop turn; throws `Interrupted` when SIGTERM has come. For phases that have nothing to save. */
+export async function checkpointless(channel: TrainerChannel, step = 0): Promise<void> {
+  await channel.breathe();
+  if (channel.isInterrupted()) throw new Interrupted(step);
+}
+
+/**
+ * Chooses the backend and says so. A quantised or bf16 base computes its matrix products in bf16 where the processor has them
+ * (QLoRA's compute dtype), which oneDNN decides by this variable when libtensorflow is loaded; an f32 base never does.
+ */
+export async function startBackend(job: TrainerJob, base: BaseConfig, channel: TrainerChannel): Promise<string> {
+  if (base.dtype !== 'f32') process.env.TF_SET_ONEDNN_FPMATH_MODE ??= 'BF16';
+  process.env.TF_CPP_MIN_LOG_LEVEL ??= '2';
+  const { name, description } = await selectBackend(job.backend);
+  channel.emit({ event: 'started', backend: name, message: description });
+  return name;
+}
+
+/** Loads the job's base model, with progress. */
+export async function loadBase(modelDirectory: string, base: BaseConfig, channel: TrainerChannel): Promise<LlamaModel> {
+  const source = await openModel(modelDirectory);
+  try {
+    const { resident, description } = planResidency(source.config, base, freeBytes());
+    log('info', description);
+    return await loadModel(source, base, {
+      resident,
+      onTensor: async (done, total) => {
+        if (done % 30 !== 0 && done !== total) return;
+        channel.emit({ event: 'progress', phase: 'loading the model', done, total });
+        await checkpointless(channel);
+      },
+    });
+  } finally {
+    await source.close();
+  }
+}
+
+/** Memory that this process may still take: of the machine, or of its control group where that is less. */
+function freeBytes(): number {
+  const limit = process.constrainedMemory();
+  const left = limit > 0 && limit < 2 ** 60 ? limit - process.memoryUsage.rss() : Infinity;
+  return Math.max(0, Math.min(freemem(), left));
+}

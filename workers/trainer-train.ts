@@ -1,0 +1,66 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { TrainerJob } from '../contracts/trainer-messages.js';
+import { readTokenFile } from '../engine/data/token-file.js';
+import { describeTrainable } from '../engine/model/adapter.js';
+import { savePeft } from '../engine/model/peft.js';
+import { checkpointName, readCheckpoint, writeCheckpoint } from '../engine/train/checkpoint.js';
+import { lastEval, meanTrainLoss, trainerStateJson } from '../engine/train/history.js';
+import { digestOf, trainAdapter } from '../engine/train/train.js';
+import { log, type TrainerChannel } from './trainer-channel.js';
+import { Interrupted, loadBase, startBackend } from './trainer-load.js';
+import { createPace } from './trainer-pace.js';
+
+/** Trains an adapter; checkpoints and the result go to the job's output directory. */
+export async function trainJob(job: Extract<TrainerJob, { kind: 'train' }>, channel: TrainerChannel): Promise<void> {
+  const backend = await startBackend(job, job.base, channel);
+  const trainRows = await readTokenFile(job.trainTokens);
+  const testRows = await readTokenFile(job.testTokens);
+  const model = await loadBase(job.modelDirectory, job.base, channel);
+  const training = digestOf({ ...job, model, trainRows });
+  const resume = job.resumeFrom === undefined ? undefined : await readCheckpoint(job.resumeFrom, training);
+  const pace = createPace(resume?.history.num_input_tokens_seen ?? 0);
+
+  const { adapter, history, finished } = await trainAdapter(
+    { model, lora: job.lora, train: job.train, trainRows, testRows, resume },
+    {
+      onStart: (adapter) => log('info', describeTrainable(adapter, model.parameters)),
+      isInterrupted: () => channel.isInterrupted(),
+      onProgress: async (phase, done, total) => {
+        channel.emit({ event: 'progress', phase, done, total });
+        await channel.breathe();
+      },
+      onStep: ({ step, epoch, loss, learning_rate: learningRate, grad_norm: gradNorm, num_input_tokens_seen: tokens }, steps) => {
+        channel.emit({ event: 'step', step, steps, epoch, loss, learningRate, gradNorm, tokens, ...pace.step(tokens, steps - step) });
+      },
+      onEval: ({ step, epoch, loss, tokens }) => {
+        channel.emit({ event: 'eval', step, epoch, loss, tokens });
+        pace.resume();
+      },
+      onCheckpoint: async (step, state) => {
+        const directory = join(job.outputDirectory, checkpointName(step));
+        await writeCheckpoint(directory, await state(), training);
+        channel.emit({ event: 'checkpoint', step, directory });
+        pace.resume();
+      },
+    },
+  );
+  if (!finished) throw new Interrupted(history.global_step);
+
+  const adapterDirectory = join(job.outputDirectory, 'adapter');
+  await savePeft(adapter, adapterDirectory, job.model.uri);
+  const trainLoss = meanTrainLoss(history);
+  history.log_history.push({ epoch: history.epoch, step: history.global_step, train_loss: trainLoss });
+  const historyFile = join(job.outputDirectory, 'trainer_state.json');
+  await writeFile(historyFile, trainerStateJson(history));
+  channel.emit({
+    event: 'done',
+    result: {
+      kind: 'train', adapterDirectory, historyFile,
+      summary: {
+        steps: history.global_step, epochs: history.epoch, tokens: history.num_input_tokens_seen, trainLoss, evalLoss: lastEval(history)!.eval_loss,
+        trainableParameters: adapter.size, totalParameters: model.parameters + adapter.size, backend,
+      },
+    },
+  });
+}
