@@ -1,0 +1,10 @@
+/** What remains of texts without the words that all of them begin and end with; of a single text, or equal ones, everything. */
+export function distinctPart(texts: readonly string[]): string[] {
+  const words = texts.map((text) => text.match(/\s*\S+/g) ?? []);
+  const shortest = Math.min(...words.map(({ length }) => length));
+  let start = 0;
+  while (start < shortest && words.every((list) => list[start] === words[0][start])) start++;
+  let end = 0;
+  while (end < shortest - start && words.every((list) => list.at(-1 - end) === words[0].at(-1 - end))) end++;
+  return words.map((list, i) => list.slice(start, list.length - end).join('').trim() || texts[i].trim());
+}

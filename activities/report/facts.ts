@@ -1,0 +1,55 @@
+import { count, counted, duration, percent } from './numbers.js';
+import type { ReportData } from './report-data.js';
+
+/** Name and value, as a report lists them. */
+export type Fact = readonly [name: string, value: string];
+
+export function trainingFacts({ config, train, timings, format, ingest }: ReportData): Fact[] {
+  const { lora, base } = config;
+  const { summary } = train;
+  const seconds = timings.find(({ name }) => name === 'train')?.seconds;
+  const { batchSize, accumulation } = config.train;
+  return [
+    ['Trainable parameters', `${count(summary.trainableParameters)} of ${count(summary.totalParameters)} (${percent(summary.trainableParameters / summary.totalParameters, 3)})`],
+    ['Adapter', `LoRA of rank ${lora.rank}, scaled by ${lora.alpha}/${lora.rank} = ${Number((lora.alpha / lora.rank).toFixed(3))}, dropout ${lora.dropout}, on ${lora.targetModules.join(', ')}`],
+    ['Frozen base', base.dtype === 'nf4' ? `NF4${base.doubleQuant ? ', double-quantised' : ''}` : base.dtype],
+    ['Trained on', `${counted(ingest.report.train, 'row')}, ${counted(format.report.train.trainedTokens, 'token')} of which the loss counts (${config.train.loss === 'response' ? 'responses only' : 'prompts and responses'})`],
+    ['Work done', `${counted(summary.steps, 'step')} of ${count(batchSize * accumulation)} rows (${batchSize} × ${accumulation}), ${Number(summary.epochs.toFixed(2))} epochs, ${counted(summary.tokens, 'token')}`],
+    ['Learning rate', `${config.train.learningRate} at its peak, ${config.train.schedule}, warm-up ${percent(config.train.warmupRatio)}`],
+    ['Mean training loss', `${summary.trainLoss.toFixed(3)} nats per token`],
+    ['Time', seconds === undefined ? 'not recorded' : `${duration(seconds)}, ${count(Math.round(summary.tokens / Math.max(seconds, 0.001)))} tokens a second with start and checkpoints`],
+    ['Backend', summary.backend],
+  ];
+}
+
+/** How many rows were read, and where each of them went. */
+export function rowFacts({ ingest: { report } }: ReportData): Fact[] {
+  const { read, dropped, train, test } = report;
+  return [
+    ['Rows in the file', count(read)],
+    ['Dropped: a needed column is empty', count(dropped.empty)],
+    ['Dropped: exact duplicate', count(dropped.duplicate)],
+    ['Left out: not in the sample', count(dropped.unsampled)],
+    ['Dropped from train: its question is in test', count(dropped.leaked)],
+    ['Train', count(train)],
+    ['Test', count(test)],
+  ];
+}
+
+export function tokenFacts({ format: { report }, config }: ReportData): Fact[] {
+  return (['train', 'test'] as const).map((split): Fact => {
+    const { rows, tokens, trainedTokens, truncated, longest } = report[split];
+    return [
+      split === 'train' ? 'Train tokens' : 'Test tokens',
+      `${count(tokens)} in ${counted(rows, 'row')}, ${count(trainedTokens)} counted by the loss, longest row ${count(longest)}, ${truncated === 0 ? 'none' : count(truncated)} truncated at ${config.format.maxLength}`,
+    ];
+  });
+}
+
+/** What the figures rest on. */
+export function evidence({ evaluate, ingest, questions }: ReportData): string {
+  const referenced = questions.filter(({ reference }) => reference !== null).length;
+  const overlap = referenced > 0 ? `ROUGE-L on the ${counted(referenced, 'answer')} with a reference` : 'no answer has a reference';
+  return `Loss is measured on ${counted(evaluate.metrics.evalTokens, 'token')} of ${counted(ingest.report.test, 'held-out row')}; ${overlap}, the other figures on ${counted(questions.length, 'greedy answer')} in the training format.`
+    + (questions.length < 30 ? ' So few answers show a tendency, no more.' : '');
+}
