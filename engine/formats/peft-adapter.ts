@@ -119,14 +119,16 @@ export async function readPeftAdapter(directory: string): Promise<PeftAdapter> {
   const file = await SafetensorsFile.open(weightsPath);
   try {
     const modules = new Map<string, PeftModule>();
-    for (const name of file.entries.keys()) {
+    // PEFT adds a copy of the frozen base where an output layer is adapted; it is not part of the adapter.
+    const names = [...file.entries.keys()].filter((name) => !name.endsWith('.base_layer.weight'));
+    for (const name of names) {
       const [, module, part] = /^base_model\.model\.(.+)\.lora_([AB])\.weight$/.exec(name) ?? [];
       if (module === undefined) throw new FormatError('unsupported', weightsPath, `tensor ${name}: expected a lora_A or lora_B weight, got another`);
       if (part === 'B') continue;
       modules.set(module, await readModule(file, module, config.rank));
     }
     if (modules.size === 0) throw new FormatError('missing_tensor', weightsPath, 'tensors: expected lora_A and lora_B weights, got none');
-    if (file.entries.size !== modules.size * 2) throw new FormatError('missing_tensor', weightsPath, 'tensors: expected a lora_A for every lora_B, got one without');
+    if (names.length !== modules.size * 2) throw new FormatError('missing_tensor', weightsPath, 'tensors: expected a lora_A for every lora_B, got one without');
     return { config, modules };
   } finally {
     await file.close();
