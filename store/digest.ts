@@ -1,7 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { createReadStream, createWriteStream } from 'node:fs';
-import { mkdir, rename, rm, stat } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { rename, rm, stat } from 'node:fs/promises';
 import { type Readable, Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ArtifactRef } from '../contracts/artifact.js';
@@ -50,7 +49,7 @@ export function verify(ref: Pick<ArtifactRef, 'uri' | 'sha256' | 'bytes'>, found
   if (found.sha256 !== ref.sha256) throw new StoreError('corrupt', ref.uri, `expected sha256 ${ref.sha256}, got ${found.sha256}; the object is damaged`);
 }
 
-/** Writes a stream to `path` by way of a temporary file beside it; the file appears whole and verified, or not at all. */
+/** Writes a stream to `path`, whose directory exists, by way of a temporary file beside it; the file appears whole and verified, or not at all. */
 export async function receiveFile(source: Readable, ref: ArtifactRef, path: string, options: TransferOptions = {}): Promise<void> {
   await receive(source, path, ref.bytes, options, (found) => verify(ref, found));
 }
@@ -62,14 +61,12 @@ export async function receive(
   const temporary = `${path}.${randomUUID()}.part`;
   const meter = new Meter((bytes) => onProgress?.(bytes, total));
   try {
-    await mkdir(dirname(path), { recursive: true });
     await pipeline(source, meter, createWriteStream(temporary, { flags: 'wx' }), { signal });
     const found = { bytes: meter.bytes, sha256: meter.sha256() };
     accept(found);
     await rename(temporary, path);
     return found;
   } catch (error) {
-    source.destroy();
     await rm(temporary, { force: true });
     throw error;
   }

@@ -54,6 +54,7 @@ export class FileStore implements ArtifactStore {
   }
 
   async getFile(ref: ArtifactRef, path: string, options: TransferOptions = {}): Promise<void> {
+    await mkdir(dirname(path), { recursive: true });
     await receiveFile(createReadStream(this.#pathOf(ref), { highWaterMark: 1 << 20 }), ref, path, options)
       .catch((error: unknown) => Promise.reject(translate(error, ref.uri)));
   }
@@ -72,6 +73,7 @@ export class FileStore implements ArtifactStore {
 
   async download(key: string, path: string, options: TransferOptions = {}): Promise<Digest> {
     const total = (await sizeOf(this.#path(key))) ?? 0;
+    await mkdir(dirname(path), { recursive: true });
     return receive(createReadStream(this.#path(key), { highWaterMark: 1 << 20 }), path, total, options)
       .catch((error: unknown) => Promise.reject(translate(error, this.#uri(key))));
   }

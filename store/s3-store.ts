@@ -4,6 +4,8 @@ import {
 } from '@aws-sdk/client-s3';
 import { Upload } from '@aws-sdk/lib-storage';
 import { createReadStream } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import type { Readable } from 'node:stream';
 import { randomUUID } from 'node:crypto';
 import type { ArtifactRef } from '../contracts/artifact.js';
@@ -86,6 +88,7 @@ export class S3Store implements ArtifactStore {
   }
 
   async getFile(ref: ArtifactRef, path: string, options: TransferOptions = {}): Promise<void> {
+    await mkdir(dirname(path), { recursive: true });
     await this.#send(keyOfRef(this.root, ref), async (Key) => {
       const { Body } = await this.#client.send(new GetObjectCommand({ Bucket: this.bucket, Key }), { abortSignal: options.signal });
       await receiveFile(Body as Readable, ref, path, options);
@@ -103,7 +106,8 @@ export class S3Store implements ArtifactStore {
     return head?.ContentLength === digest.bytes && head.Metadata?.sha256 === digest.sha256;
   }
 
-  download(key: string, path: string, options: TransferOptions = {}): Promise<Digest> {
+  async download(key: string, path: string, options: TransferOptions = {}): Promise<Digest> {
+    await mkdir(dirname(path), { recursive: true });
     return this.#send(key, async (Key) => {
       const { Body, ContentLength } = await this.#client.send(new GetObjectCommand({ Bucket: this.bucket, Key }), { abortSignal: options.signal });
       return receive(Body as Readable, path, ContentLength ?? 0, options);

@@ -1,7 +1,7 @@
-import { StoreError } from '../../store/store-error.js';
+import { nearest } from '../../contracts/nearest.js';
 import type { ArtifactStore } from '../../store/artifact-store.js';
 import { openStore } from '../../store/open-store.js';
-import { didYouMean } from './nearest.js';
+import { StoreError } from '../../store/store-error.js';
 import { SourceError } from './source-error.js';
 import type { SourceSettings } from './source-settings.js';
 
@@ -14,8 +14,9 @@ export function parseSourceUri(uri: string, builtIn: readonly string[]): SourceU
   if (s3) return { kind: 's3', bucket: s3[1], key: s3[2] };
   if (builtIn.includes(uri)) return { kind: 'built-in', name: uri };
   if (uri.startsWith('s3:')) throw new SourceError(`expected s3://bucket/key, got '${uri}'`);
-  const hint = /^[./~]|[\\/]|\.\w+$/.test(uri) && !/^\w+:/.test(uri) ? `; did you mean 'file:${uri}'?` : didYouMean(uri, builtIn);
-  throw new SourceError(`expected file:PATH, s3://BUCKET/KEY or a built-in name (${builtIn.join(', ')}), got '${uri}'${hint}`);
+  const looksLikePath = /^[./~]|[\\/]|\.\w+$/.test(uri) && !/^\w+:/.test(uri);
+  const guess = looksLikePath ? `file:${uri}` : nearest(uri, builtIn);
+  throw new SourceError(`expected file:PATH, s3://BUCKET/KEY or a built-in name (${builtIn.join(', ')}), got '${uri}'${guess ? `; did you mean '${guess}'?` : ''}`);
 }
 
 /** A bucket to read from. Its errors name the bucket when that is what is missing. */
