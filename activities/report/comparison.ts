@@ -17,26 +17,31 @@ interface Figure {
   meaning: string;
   value(metrics: Metrics): number | null;
   write(value: number): string;
+  /** How a change is written. @default as the value */
+  writeChange?(value: number): string;
   good: 'lower' | 'higher' | 'neither';
 }
+
+/** A difference of shares: percentage points. */
+const points = (value: number): string => percent(value).replace('%', ' points');
 
 const figures: readonly Figure[] = [
   { name: 'Loss', meaning: 'Mean negative log-likelihood of the held-out answers, in nats per token; lower is better.', value: ({ evalLoss }) => evalLoss, write: (value) => value.toFixed(3), good: 'lower' },
   { name: 'Perplexity', meaning: 'e to the loss: among how many tokens the model hesitates; lower is better.', value: ({ perplexity }) => perplexity, write: significant, good: 'lower' },
   { name: 'ROUGE-L', meaning: 'Overlap of the answers with the references, F1 from 0 to 1; higher is better.', value: ({ rougeL }) => rougeL, write: (value) => value.toFixed(3), good: 'higher' },
-  { name: 'Stop rate', meaning: 'Share of answers that end by themselves, not at the token limit; higher is better.', value: ({ stopRate }) => stopRate, write: (value) => percent(value), good: 'higher' },
-  { name: 'Repetition', meaning: 'Share of four-word sequences that an answer has already used; lower is better.', value: ({ repetition }) => repetition, write: (value) => percent(value, 1), good: 'lower' },
+  { name: 'Stop rate', meaning: 'Share of answers that end by themselves, not at the token limit; higher is better.', value: ({ stopRate }) => stopRate, write: (value) => percent(value), writeChange: points, good: 'higher' },
+  { name: 'Repetition', meaning: 'Share of four-word sequences that an answer has already used; lower is better.', value: ({ repetition }) => repetition, write: (value) => percent(value), writeChange: points, good: 'lower' },
   { name: 'Answer length', meaning: 'Mean tokens of an answer; neither long nor short is better.', value: ({ meanTokens }) => meanTokens, write: (value) => value.toFixed(1), good: 'neither' },
 ];
 
 /** The figures of both models side by side. Judged by the figures as they are written: what reads the same is the same. */
 export function compare(base: Metrics, tuned: Metrics): ComparedFigure[] {
-  return figures.map(({ name, meaning, value, write, good }) => {
+  return figures.map(({ name, meaning, value, write, writeChange = write, good }) => {
     const [before, after] = [value(base), value(tuned)];
     if (before === null || after === null) return { name, meaning, base: written(before, write), tuned: written(after, write), change: '', judgement: 'neutral' };
     const [baseText, tunedText] = [write(before), write(after)];
     const difference = after - before;
-    const change = baseText === tunedText ? 'none' : `${difference < 0 ? '−' : '+'}${write(Math.abs(difference))}`;
+    const change = baseText === tunedText ? 'none' : `${difference < 0 ? '−' : '+'}${writeChange(Math.abs(difference))}`;
     return { name, meaning, base: baseText, tuned: tunedText, change, judgement: baseText === tunedText ? 'same' : judge(difference, good) };
   });
 }

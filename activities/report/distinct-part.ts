@@ -1,5 +1,6 @@
 /** What remains of texts without the words that all of them begin and end with; of a single text, or equal ones, everything. */
 export function distinctPart(texts: readonly string[]): string[] {
+  if (texts.length === 0) return [];
   const words = texts.map((text) => text.match(/\s*\S+/g) ?? []);
   const shortest = Math.min(...words.map(({ length }) => length));
   let start = 0;

@@ -2,7 +2,7 @@ import { html, type Html } from './html.js';
 import { count, counted } from './numbers.js';
 
 const WIDTH = 480;
-const HEIGHT = 150;
+const HEIGHT = 140;
 const PLOT = { left: 8, right: 472, top: 20, bottom: 112 };
 
 /** A histogram as one SVG; every bar has a title. `noun` is what is counted, `unit` what the edges are in. */

@@ -5,7 +5,7 @@ import type { LossPoint } from './report-data.js';
 
 const WIDTH = 640;
 const HEIGHT = 300;
-const PLOT = { left: 52, right: 628, top: 14, bottom: 250 };
+const PLOT = { left: 60, right: 628, top: 14, bottom: 250 };
 /** More points than pixels can tell apart are shown as means of neighbours. */
 const MOST_POINTS = 240;
 
@@ -39,14 +39,14 @@ export function lossChart(train: readonly LossPoint[], evaluation: readonly Loss
 ${lossTicks.map((loss) => html`<line class="grid" x1="${PLOT.left}" x2="${PLOT.right}" y1="${y(loss)}" y2="${y(loss)}"/><text x="${PLOT.left - 8}" y="${y(loss) + 4}" text-anchor="end">${loss.toFixed(decimals)}</text>`)}
 ${stepTicks.map((step) => html`<line class="tick" x1="${x(step)}" x2="${x(step)}" y1="${PLOT.bottom}" y2="${PLOT.bottom + 5}"/><text x="${x(step)}" y="${PLOT.bottom + 20}" text-anchor="middle">${count(step)}</text>`)}
 <line class="axis" x1="${PLOT.left}" x2="${PLOT.right}" y1="${PLOT.bottom}" y2="${PLOT.bottom}"/>
-<text class="label" x="${(PLOT.left + PLOT.right) / 2}" y="${HEIGHT - 8}" text-anchor="middle">optimizer step</text>
-<text class="label" x="14" y="${(PLOT.top + PLOT.bottom) / 2}" text-anchor="middle" transform="rotate(-90 14 ${(PLOT.top + PLOT.bottom) / 2})">loss (nats per token)</text>
+<text x="${(PLOT.left + PLOT.right) / 2}" y="${HEIGHT - 8}" text-anchor="middle">optimizer step</text>
+<text class="upright" x="14" y="${(PLOT.top + PLOT.bottom) / 2}" text-anchor="middle" transform="rotate(-90 14 ${(PLOT.top + PLOT.bottom) / 2})">loss (nats per token)</text>
 <polyline class="train" points="${line(trainDots)}"/>
 <polyline class="eval" points="${line(evalDots)}"/>
 ${trainDots.map(({ step, loss, label }) => html`<g class="dot"><circle class="hit" cx="${x(step)}" cy="${y(loss)}" r="7"/><circle class="train" cx="${x(step)}" cy="${y(loss)}" r="2.5"/><title>${label}</title></g>`)}
 ${evalDots.map(({ step, loss, label }) => html`<g class="dot shown"><circle class="hit" cx="${x(step)}" cy="${y(loss)}" r="9"/><circle class="eval" cx="${x(step)}" cy="${y(loss)}" r="4"/><title>${label}</title></g>`)}
 </svg>
-<figcaption><span class="key train">training, each step's own rows</span> <span class="key eval">held-out rows, from the untouched base at step 0</span></figcaption>
+<figcaption><span class="key train">training loss (nats per token), each step's own rows</span> <span class="key eval">loss on held-out rows, from the untouched base at step 0</span></figcaption>
 </figure>`;
 }
 

@@ -7,8 +7,8 @@ export const count = (value: number): string => grouped.format(value);
 /** A count with its noun: 1 row, 2 rows. */
 export const counted = (value: number, noun: string): string => `${count(value)} ${noun}${value === 1 ? '' : 's'}`;
 
-/** 12.5%; `digits` after the point. */
-export const percent = (share: number, digits = 0): string => `${(share * 100).toFixed(digits)}%`;
+/** 12.5%, 100%: at most `digits` after the point. */
+export const percent = (share: number, digits = 1): string => `${Number((share * 100).toFixed(digits))}%`;
 
 /** 5 KB, 1.2 MB: powers of 1000. */
 export function size(bytes: number): string {

@@ -58,7 +58,7 @@ const sections: readonly Section[] = [
   ['answers', 'Answers side by side', answersSection],
   ['data', 'Data', dataSection],
   ['sample', 'What the model was trained on', ({ preview }) => previewSection(preview)],
-  ['configuration', 'Configuration', ({ config }) => html`<div class="card long"><pre>${JSON.stringify(config, null, 2)}</pre></div>`],
+  ['configuration', 'Configuration', ({ config }) => html`<pre class="card long config">${JSON.stringify(config, null, 2)}</pre>`],
   ['timings', 'Time by stage', timingsSection],
   ['files', 'Files and digests', filesSection],
 ];
@@ -67,9 +67,9 @@ const tile = ({ name, base, tuned }: ComparedFigure): Html => html`<div class="t
 
 const factList = (facts: readonly Fact[]): Html => html`<dl class="facts">${facts.map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}</dl>`;
 
-const comparisonTable = (figures: readonly ComparedFigure[]): Html => html`<table>
+const comparisonTable = (figures: readonly ComparedFigure[]): Html => html`<table class="figures">
 <thead><tr><th scope="col">Figure</th><th scope="col" class="number">Base</th><th scope="col" class="number">Tuned</th><th scope="col" class="number">Change</th><th scope="col"></th></tr></thead>
-<tbody>${figures.map(({ name, meaning, base, tuned, change, judgement }) => html`<tr><th scope="row">${name}<small>${meaning}</small></th><td class="number">${base}</td><td class="number"><strong>${tuned}</strong></td><td class="number">${change}</td><td>${judgement === 'neutral' ? undefined : html`<span class="badge ${judgement}">${judgement}</span>`}</td></tr>
+<tbody>${figures.map(({ name, meaning, base, tuned, change, judgement }) => html`<tr><th scope="row">${name}<small>${meaning}</small></th><td class="number" data-name="base">${base}</td><td class="number" data-name="tuned"><strong>${tuned}</strong></td><td class="number" data-name="change">${change}</td><td>${judgement === 'neutral' ? undefined : html`<span class="badge ${judgement}">${judgement}</span>`}</td></tr>
 `)}</tbody>
 </table>`;
 

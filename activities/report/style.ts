@@ -52,7 +52,6 @@ dl.facts { display: grid; grid-template-columns: minmax(120px, max-content) 1fr;
 dl.facts dt { color: var(--quiet); } dl.facts dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 figure { margin: 0; }
 .chart svg { display: block; width: 100%; height: auto; font: 12px system-ui, sans-serif; fill: var(--quiet); }
-.chart.loss { overflow-x: auto; } .chart.loss svg { min-width: 480px; }
 .chart .grid { stroke: var(--line); } .chart .axis, .chart .tick { stroke: var(--quiet); }
 .chart polyline { fill: none; stroke-width: 2; stroke-linejoin: round; } polyline.train { stroke: var(--second); opacity: .75; } polyline.eval { stroke: var(--accent); stroke-width: 2.5; }
 .chart circle.train { fill: var(--second); opacity: 0; } .chart circle.eval { fill: var(--accent); } .chart .hit { fill: transparent; }
@@ -64,11 +63,13 @@ figcaption { color: var(--quiet); font-size: .88rem; margin: 6px 0; }
 .answer { border: 1px solid var(--line); border-radius: 10px; padding: 12px 14px; background: var(--ground); }
 .answer.tuned { border-color: var(--accent); background: var(--accent-soft); }
 .answer h4 { margin: 0 0 6px; font-size: .82rem; font-weight: 600; color: var(--quiet); } .answer.tuned h4 { color: var(--accent); }
+.answer:last-child:nth-child(odd) { grid-column: 1 / -1; }
 .text { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; } .answer .text { max-height: 22em; overflow-y: auto; }
 .answer .quiet { margin: 8px 0 0; font-size: .82rem; }
 .answer.tuned .quiet { color: inherit; }
 details { margin-top: 14px; } summary { cursor: pointer; color: var(--quiet); font-size: .92rem; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--soft); border-radius: 8px; padding: 12px 14px; margin: 8px 0 0; line-height: 1.5; }
+pre.config { columns: 2 300px; column-gap: 32px; background: var(--card); }
 .tokens { white-space: pre-wrap; overflow-wrap: anywhere; font-family: var(--mono); font-size: .85rem; line-height: 1.9; margin: 0; }
 .tokens span { border-radius: 3px; padding: 1px 0; color: var(--quiet); } .tokens .trained { background: var(--accent-soft); color: var(--ink); border-bottom: 2px solid var(--accent); }
 .tokens span + .trained, .tokens .trained + .trained { border-left: 1px solid var(--card); }
@@ -78,6 +79,10 @@ footer { color: var(--quiet); font-size: .9rem; padding-top: 24px; padding-botto
 @media (max-width: 720px) {
   main, header, footer { padding-left: 16px; padding-right: 16px; } header { padding-top: 28px; }
   h1 { font-size: 1.55rem; } .tiles { grid-template-columns: repeat(2, 1fr); } .answers { grid-template-columns: minmax(0, 1fr); }
+  .figures thead { position: absolute; clip-path: inset(50%); } .figures tr { display: grid; grid-template-columns: repeat(3, auto) 1fr; gap: 0 18px; padding: 10px 0; border-bottom: 1px solid var(--line); }
+  .figures tr:last-child { border-bottom: 0; } .figures th, .figures td { padding: 0; border: 0; text-align: left; } .figures th { grid-column: 1 / -1; margin-bottom: 6px; } .figures td:last-child { align-self: end; text-align: right; }
+  .figures td[data-name]::before { content: attr(data-name); display: block; color: var(--quiet); font-size: .78rem; }
+  .chart svg { font-size: 17px; } .chart.loss svg { font-size: 20px; } .chart .upright { display: none; }
   .card { padding: 16px; } dl.facts { grid-template-columns: 1fr; gap: 0; } dl.facts dd { margin-bottom: 10px; }
 }
 @media print {
