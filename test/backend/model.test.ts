@@ -25,7 +25,7 @@ beforeAll(async () => {
   const next = golden('labels').data;
   const labels = Int32Array.from(ids, (_, i) => (i % width === width - 1 ? -100 : next[i + 1]));
   batch = { shape: [rows, width], inputIds: ids as Int32Array, positions: Int32Array.from(ids, (_, i) => i % width), segments: mask as Int32Array, labels };
-  lengths = Array.from({ length: rows }, (_, row) => mask.slice(row * width, (row + 1) * width).reduce((a, b) => a + b, 0));
+  lengths = Array.from({ length: rows }, (_, row) => Array.from(mask.subarray(row * width, (row + 1) * width)).reduce((sum, here) => sum + here, 0));
 });
 
 /** Values at the positions that are not padding. */
