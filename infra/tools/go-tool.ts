@@ -33,7 +33,7 @@ export async function goTool({ name, module, version }: GoTool, cacheDirectory: 
   await mkdir(directory, { recursive: true });
   const building = await mkdtemp(join(directory, 'build-'));
   try {
-    await run(go, ['install', '-trimpath', `${module}@${version}`], { env: { ...process.env, GOBIN: building }, maxBuffer: 1 << 26 }).catch((error: { stderr?: string }) => {
+    await run(go, ['install', `${module}@${version}`], { env: { ...process.env, GOBIN: building }, maxBuffer: 1 << 26 }).catch((error: { stderr?: string }) => {
       throw new ToolError(`${name}: go install ${module}@${version} failed: ${error.stderr?.trim().split('\n').pop() ?? String(error)}`, remedy);
     });
     const [built] = await readdir(building); // named for its folder
