@@ -112,9 +112,11 @@ export class Checkpoints {
     if (newest !== this.fence) throw new StaleAttemptError(this.fence, newest);
   }
 
-  /** Oldest first: steps and tokens are zero-padded. */
+  /** Oldest first: by attempt, then by step, so that what an attempt writes counts more than the damaged one it passed over. */
   async #manifests(): Promise<string[]> {
-    return (await this.store.list(this.#prefix)).filter((key) => key.endsWith('/manifest.json'));
+    const age = (key: string) => key.split('/').at(-2)!.split('-').reverse().join('-'); // zero-padded <fence>-<step>
+    const keys = (await this.store.list(this.#prefix)).filter((key) => key.endsWith('/manifest.json'));
+    return keys.sort((a, b) => (age(a) < age(b) ? -1 : 1));
   }
 
   async #prune(): Promise<void> {

@@ -2,7 +2,7 @@ import { ApplicationFailure, CancelledFailure } from '@temporalio/common';
 import { Context } from '@temporalio/activity';
 import type { Logger } from 'pino';
 import { failureTypes, progressSignal, type StageActivities, type StageProgress, type StageRequest } from '../contracts/pipeline.js';
-import { createProgressReporter } from './progress-reporter.js';
+import { createProgressReporter, type ProgressReporter } from './progress-reporter.js';
 import { toStageFailure } from './stage-failure.js';
 import { runStage, type Stage, type StageServices } from './stage.js';
 
@@ -30,11 +30,11 @@ async function runAsActivity(stage: AnyStage, request: StageRequest<unknown>, { 
   const log = services.log.child({ ...workflowExecution, activity: activityType, attempt });
 
   let latest: StageProgress = { stage: stage.name, phase: 'starting', done: 0, total: 0 };
-  const send = createReporter(context);
+  const reporter = createReporter(context);
   const report = (progress: StageProgress) => {
     latest = progress;
     context.heartbeat(progress);
-    send(progress);
+    reporter?.report(progress);
   };
   // The beat says that this worker lives. That the engine process lives too, is its watchdog's business: between two of its
   // events may lie more time than a lost worker should go unnoticed.
@@ -59,12 +59,14 @@ async function runAsActivity(stage: AnyStage, request: StageRequest<unknown>, { 
     throw toStageFailure(error, stage.name, attempt);
   } finally {
     clearInterval(beat);
+    await reporter?.finish();
   }
 }
 
-function createReporter(context: Context): (progress: StageProgress) => void {
+/** Undefined for an activity that no workflow started. */
+function createReporter(context: Context): ProgressReporter | undefined {
   const { workflowId, runId } = context.info.workflowExecution ?? {};
-  if (!workflowId) return () => {};
+  if (!workflowId) return undefined;
   return createProgressReporter({
     send: (progress) => context.client.workflow.getHandle(workflowId, runId).signal(progressSignal, progress),
   });

@@ -54,10 +54,10 @@ export async function fineTune(input: FineTuneInput): Promise<FineTuneResult> {
   const { trained, batch } = await trainWithinMemory(run, train, {
     model, base, lora, train: config.train, trainTokens: tokens.train, testTokens: tokens.test,
   });
-  run.made('adapter', trained.adapter);
+  run.made('adapter', weights(trained.adapter));
 
   const { merged } = await run.stage('merge', merge, { model, adapter: trained.adapter });
-  run.made('merged', merged);
+  run.made('merged', weights(merged));
 
   const after = await run.stage('evaluate', evaluate, { ...questions, adapter: trained.adapter });
 
@@ -65,7 +65,7 @@ export async function fineTune(input: FineTuneInput): Promise<FineTuneResult> {
     config, model, ingest: data, format: tokens, baseline: before, train: trained, merge: { merged }, evaluate: after,
     timings: run.timings(),
   });
-  run.made('report', [pages.html]);
+  run.made('report', pages.html);
 
   const published = config.publish
     ? await run.stage('publish', publish, {
@@ -79,7 +79,7 @@ export async function fineTune(input: FineTuneInput): Promise<FineTuneResult> {
         ],
       })
     : run.skip('publish');
-  if (published) run.made('manifest', [published.manifest]);
+  if (published) run.made('manifest', published.manifest);
   run.finish();
 
   return {
@@ -97,5 +97,8 @@ export async function fineTune(input: FineTuneInput): Promise<FineTuneResult> {
     },
   };
 }
+
+/** The file that stands for a directory of weights. */
+const weights = (files: NamedArtifact[]): NamedArtifact => files.find(({ name }) => name.endsWith('.safetensors')) ?? files[0];
 
 const under = (folder: string, files: NamedArtifact[]): NamedArtifact[] => files.map((file) => ({ ...file, name: `${folder}/${file.name}` }));

@@ -1,5 +1,5 @@
 import { ActivityFailure, ApplicationFailure, defineQuery, defineSignal, isCancellation, setHandler, workflowInfo } from '@temporalio/workflow';
-import type { ArtifactRef, NamedArtifact } from '../contracts/artifact.js';
+import type { ArtifactRef } from '../contracts/artifact.js';
 import {
   progressSignal, stageNames, statusQuery,
   type FineTuneResult, type RunStatus, type StageName, type StageOutcome, type StageProgress, type StageRequest, type StageStatus,
@@ -58,10 +58,9 @@ export class Run {
     this.#entry(name).state = 'skipped';
   }
 
-  /** Tells where something was made: a directory's URI stands for its files. */
-  made(name: string, files: (NamedArtifact | ArtifactRef)[]): void {
-    const [first] = files;
-    this.#status.artifacts[name] = first.uri;
+  /** Tells where something was made. */
+  made(name: string, { uri }: ArtifactRef): void {
+    this.#status.artifacts[name] = uri;
     this.#changed();
   }
 

@@ -1,0 +1,52 @@
+import { ApplicationFailure } from '@temporalio/common';
+import { describe, expect, it } from 'vitest';
+import { toStageFailure } from '../../activities/stage-failure.js';
+import { TrainerError, type TrainerFailure } from '../../activities/trainer-error.js';
+import { InvalidInputError } from '../../contracts/errors.js';
+import { EngineError } from '../../engine/errors.js';
+import { StoreError } from '../../store/store-error.js';
+
+const failed = (error: unknown, attempt = 1) => toStageFailure(error, 'train', attempt) as ApplicationFailure;
+const trainer = (failure: TrainerFailure, steps = 0) => new TrainerError(failure, 'code', 'what happened', steps);
+
+describe('toStageFailure', () => {
+  it('never retries bad input, and keeps every problem', () => {
+    const problems = [{ path: 'a', message: 'x' }, { path: 'b[1]', message: 'y' }];
+    expect(failed(new InvalidInputError(problems))).toMatchObject({
+      type: 'InvalidInput', nonRetryable: true, message: 'a: x\nb[1]: y', details: [problems],
+    });
+  });
+
+  it('says of the engine\'s own refusal which stage it came from', () =>
+    expect(failed(new EngineError('invalidInput', 'truncated', 'model.gguf: expected 10 bytes, got 9'))).toMatchObject({
+      type: 'InvalidInput', details: [[{ path: 'train', message: 'model.gguf: expected 10 bytes, got 9' }]],
+    }));
+
+  it.each(['no_bucket', 'denied', 'bad_uri'] as const)('takes %s of a store as bad input', (code) =>
+    expect(failed(new StoreError(code, 's3://b', 'no such bucket'))).toMatchObject({ type: 'InvalidInput', nonRetryable: true }));
+
+  it.each(['unreachable', 'failed'] as const)('leaves %s of a store to the retry policy', (code) =>
+    expect(failed(new StoreError(code, 's3://b', 'timed out'), 50)).not.toBeInstanceOf(ApplicationFailure));
+
+  it.each([['outOfMemory', 'OutOfMemory'], ['nanLoss', 'NanLoss']] as const)('hands %s to the workflow', (failure, type) =>
+    expect(failed(trainer(failure))).toMatchObject({ type, nonRetryable: true, message: 'what happened' }));
+
+  it('retries a dead engine process, as long as attempts get somewhere', () => {
+    expect(failed(trainer('died', 7), 50)).toMatchObject({ type: 'TrainerDied', nonRetryable: false });
+    expect(failed(trainer('died', 0), 4)).toMatchObject({ type: 'TrainerDied', nonRetryable: false });
+    expect(failed(trainer('died', 0), 5)).toMatchObject({ type: 'TrainerDied', nonRetryable: true });
+  });
+
+  it.each([
+    ['an engine fault', trainer('internal')],
+    ['a programming error', new TypeError('x is not a function')],
+  ])('gives up on %s at the third attempt', (_, error) => {
+    expect(failed(error, 2)).toMatchObject({ type: 'Internal', nonRetryable: false });
+    expect(failed(error, 3)).toMatchObject({ type: 'Internal', nonRetryable: true });
+  });
+
+  it('takes a failed fetch for what it is: the network', () => {
+    const error = new TypeError('fetch failed', { cause: new Error('ECONNREFUSED') });
+    expect(failed(error, 50)).toBe(error);
+  });
+});
