@@ -1,5 +1,5 @@
 import {
-  add, cast, concat, logSoftmax, matMul, mul, neg, oneHot, scalar, slice, softmax, sub, sum, tidy,
+  add, cast, concat, gather, log, matMul, max, mul, oneHot, range, reshape, slice, softmax, sub, sum, tidy, unsortedSegmentSum,
   type Scalar, type Tensor, type Tensor1D, type Tensor2D,
 } from '@tensorflow/tfjs-core';
 import { dropoutMask } from './dropout-mask.js';
@@ -7,7 +7,7 @@ import { dequantize, type FrozenWeight } from './frozen-weight.js';
 import { differentiable, isRecording, registerPortableKernel, runKernel, type Inputs } from './kernel.js';
 import { checkLora, type DropoutOptions, type LoraBranch } from './lora.js';
 import { expectShape, shapeError, shapeText } from './shape-error.js';
-import { isNative, nativeOutputs } from './tensorflow-native.js';
+import { gatherRows, isNative } from './tensorflow-native.js';
 
 /**
  * Kernel: { hidden [n,h], labels int32 [n], a?, b? }, LinearCrossEntropyAttrs → [loss], and with `gradients` also
@@ -71,53 +71,68 @@ registerPortableKernel<LinearCrossEntropyInputs, LinearCrossEntropyAttrs>(
   ({ hidden, labels, a, b }, { head, scale, dropout, chunk, gradients }) => {
     const weight = dequantize(head);
     const rows = hidden.shape[0];
-    const mask = a && dropout && dropout.rate > 0 ? dropoutMask(hidden.shape, dropout.rate, dropout.key) : undefined;
-    let loss: Tensor = scalar(0);
-    let dA: Tensor | undefined;
-    let dB: Tensor | undefined;
-    const dHiddenChunks: Tensor2D[] = [];
+    const mask = a && dropout && dropout.rate > 0 ? (dropoutMask(hidden.shape, dropout.rate, dropout.key) as Tensor2D) : undefined;
+    const branch = a && b && { a, b, scale };
+    const parts: ChunkResult[] = [];
     for (let start = 0; start < rows; start += chunk) {
       const size = Math.min(chunk, rows - start);
-      const part = tidy((): { total: Tensor; dx?: Tensor2D; dA?: Tensor; dB?: Tensor } => {
-        const x: Tensor2D = slice(hidden, [start, 0], [size, -1]);
-        const xMask = mask && slice(mask, [start, 0], [size, -1]);
-        const dropped = (value: Tensor2D): Tensor2D => (xMask ? mul(value, xMask) : value);
-        let logits = matMul(x, weight, false, true) as Tensor2D;
-        const branch = a && b && { input: dropped(x), a, b };
-        const low: Tensor2D | undefined = branch && mul(matMul(branch.input, branch.a, false, true), scale);
-        if (branch && low) logits = add<Tensor2D>(logits, matMul(low, branch.b, false, true));
-        const { losses, dLogits } = tokenLosses(logits, slice(labels, [start], [size]), gradients);
-        const total = add(loss, sum(losses));
-        if (!dLogits) return { total };
-        const dx: Tensor2D = matMul(dLogits, weight);
-        if (!branch || !low) return { total, dx };
-        const dLow: Tensor2D = mul(matMul(dLogits, branch.b), scale);
-        return {
-          total,
-          dx: add<Tensor2D>(dx, dropped(matMul(dLow, branch.a))),
-          dA: plus(dA, matMul(dLow, branch.input, true, false)),
-          dB: plus(dB, matMul(dLogits, low, true, false)),
-        };
-      });
-      loss = part.total;
-      if (part.dx) dHiddenChunks.push(part.dx);
-      if (part.dA) [dA, dB] = [part.dA, part.dB];
+      const cut = (x: Tensor2D): Tensor2D => slice(x, [start, 0], [size, -1]);
+      parts.push(tidy(() => chunkLoss(cut(hidden), slice(labels, start, size), weight, branch, mask && cut(mask), gradients)));
     }
+    const loss = total(parts.map(({ loss }) => loss));
     if (!gradients) return [loss];
-    return [loss, concat(dHiddenChunks, 0), ...(dA && dB ? [dA, dB] : [])];
+    const dHidden = concat(parts.map(({ dHidden }) => dHidden!), 0);
+    return [loss, dHidden, ...(branch ? [total(parts.map(({ dA }) => dA!)), total(parts.map(({ dB }) => dB!))] : [])];
   },
 );
 
-const plus = (sum: Tensor | undefined, term: Tensor): Tensor => (sum ? add(sum, term) : term);
-
-/** Loss of each row and, when asked for, its gradient to the logits: softmax - one-hot. */
-function tokenLosses(logits: Tensor2D, labels: Tensor1D, gradients: boolean): { losses: Tensor; dLogits?: Tensor2D } {
-  if (isNative()) {
-    const [losses, dLogits] = nativeOutputs('SparseSoftmaxCrossEntropyWithLogits', [logits, labels], 2, {
-      types: { T: 'float32', Tlabels: 'int32' },
-    });
-    return { losses, dLogits: gradients ? (dLogits as Tensor2D) : undefined };
-  }
-  const targets = cast(oneHot(labels, logits.shape[1]), 'float32') as Tensor2D;
-  return { losses: neg(sum(mul(logSoftmax(logits), targets), 1)), dLogits: gradients ? (sub(softmax(logits), targets) as Tensor2D) : undefined };
+/** Loss of some rows and its gradients; those of A and B are these rows' share. */
+interface ChunkResult extends Record<string, Tensor | undefined> {
+  loss: Tensor;
+  dHidden?: Tensor2D;
+  dA?: Tensor2D;
+  dB?: Tensor2D;
 }
+
+function chunkLoss(
+  x: Tensor2D,
+  labels: Tensor1D,
+  weight: Tensor2D,
+  branch: { a: Tensor2D; b: Tensor2D; scale: number } | undefined,
+  mask: Tensor2D | undefined,
+  gradients: boolean,
+): ChunkResult {
+  const dropped = (value: Tensor2D): Tensor2D => (mask ? mul(value, mask) : value);
+  const product: Tensor2D = matMul(x, weight, false, true);
+  const low = branch && mul<Tensor2D>(matMul(dropped(x), branch.a, false, true), branch.scale);
+  const logits = branch && low ? add<Tensor2D>(product, matMul(low, branch.b, false, true)) : product;
+  const probabilities = softmax(logits);
+  // -log p[label] through the likeliest token, whose probability cannot underflow: log Σ exp = max - log p[max].
+  const logSums = sub(max(logits, 1), log(max(probabilities, 1)));
+  const loss = sum(sub(logSums, at(logits, labels)));
+  if (!gradients) return { loss };
+  // The gradient to the logits is probabilities - one-hot; it is never made, only its products with W, B and low.
+  const through = (matrix: Tensor2D): Tensor2D => sub(matMul(probabilities, matrix), rowsOf(matrix, labels));
+  const dx = through(weight);
+  if (!branch || !low) return { loss, dHidden: dx };
+  const dLow = mul<Tensor2D>(through(branch.b), branch.scale);
+  const dHidden = add<Tensor2D>(dx, dropped(matMul(dLow, branch.a)));
+  const dA: Tensor2D = matMul(dLow, dropped(x), true, false);
+  const dB = sub<Tensor2D>(matMul(probabilities, low, true, false), sumByLabel(low, labels, weight.shape[0]));
+  return { loss, dHidden, dA, dB };
+}
+
+const total = (terms: Tensor[]): Tensor => terms.reduce((sum, term) => add(sum, term));
+
+/** logits[i, labels[i]]: [n]. */
+function at(logits: Tensor2D, labels: Tensor1D): Tensor {
+  const [rows, columns] = logits.shape;
+  return rowsOf(reshape(logits, [-1]), add(range(0, rows * columns, columns, 'int32'), labels));
+}
+
+const rowsOf = <T extends Tensor>(table: T, indices: Tensor1D): T =>
+  isNative() ? (gatherRows(table, indices) as T) : (gather(table, indices) as T);
+
+/** Sums the rows of `values` that have the same label: [n, r] → [count, r]. */
+const sumByLabel = (values: Tensor2D, labels: Tensor1D, count: number): Tensor2D =>
+  isNative() ? unsortedSegmentSum(values, labels, count) : matMul(cast(oneHot(labels, count), 'float32'), values, true, false);

@@ -9,7 +9,6 @@ interface NativeBackend {
   };
   createOutputTensor(tensor: NativeTensor): Tensor;
   executeSingleOutput(name: string, attributes: NativeAttribute[], inputs: Tensor[]): Tensor;
-  executeMultipleOutputs(name: string, attributes: NativeAttribute[], inputs: Tensor[], outputs: number): Tensor[];
 }
 /** A tensor that tfjs does not know of. */
 interface NativeTensor {
@@ -39,10 +38,6 @@ export interface NativeAttributes {
 /** Runs a TensorFlow op with one output. The result is tracked by the current tidy. A wide type shows as the nearest tfjs dtype. */
 export const native = (op: string, inputs: Tensor[], attributes: NativeAttributes = {}): Tensor =>
   tensorflow().executeSingleOutput(op, attributeList(attributes), inputs);
-
-/** Runs a TensorFlow op with several outputs. */
-export const nativeOutputs = (op: string, inputs: Tensor[], outputs: number, attributes: NativeAttributes = {}): Tensor[] =>
-  tensorflow().executeMultipleOutputs(op, attributeList(attributes), inputs, outputs);
 
 const tensorflow = (): NativeBackend => backend() as unknown as NativeBackend;
 
