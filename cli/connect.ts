@@ -1,3 +1,4 @@
+import { connect as connectSocket } from 'node:net';
 import { Client, Connection } from '@temporalio/client';
 import { runningStack } from '../infra/dev/stack.js';
 import { loadConfig, type TemperConfig } from '../temporal.config.js';
@@ -20,8 +21,12 @@ export async function connect(env: NodeJS.ProcessEnv = process.env): Promise<Con
   const stack = namesServer(env) ? undefined : await runningStack(dataDirectory);
   const config = loadConfig(stack ? { ...env, TEMPORAL_ADDRESS: stack.address } : env);
   const { connection: options, address, namespace } = config.temporal;
+  const unreachable = (reason: string): CliError =>
+    new CliError('unreachable', `${address}: expected a Temporal server, got ${reason}\nStart one with: npm run dev`);
+  const refusal = await refusalOf(address);
+  if (refusal) throw unreachable(refusal);
   const connection = await Connection.connect({ ...options, connectTimeout: 5_000 }).catch((error: Error) => {
-    throw new CliError('unreachable', `${address}: expected a Temporal server, got ${error.message}\nStart one with: npm run dev`);
+    throw unreachable(error.message);
   });
   return { client: new Client({ connection, namespace }), config, uiUrl: stack?.uiUrl, close: () => connection.close() };
 }
@@ -32,3 +37,19 @@ export const runUrl = (uiUrl: string, namespace: string, workflowId: string): st
 
 const namesServer = (env: NodeJS.ProcessEnv): boolean =>
   ['TEMPORAL_ADDRESS', 'TEMPORAL_PROFILE', 'TEMPORAL_CONFIG_FILE'].some((name) => env[name]);
+
+/** Why nothing can be there at all, told at once; the client would try for seconds before it gives up. */
+function refusalOf(address: string): Promise<string | undefined> {
+  const [, host, port] = /^(.*):(\d+)$/.exec(address) ?? [];
+  if (!port) return Promise.resolve(undefined);
+  return new Promise((resolve) => {
+    const socket = connectSocket({ host: host.replace(/^\[|\]$/g, ''), port: Number(port), timeout: 2_000 });
+    const settle = (reason?: string): void => {
+      socket.destroy();
+      resolve(reason);
+    };
+    socket.once('connect', () => settle());
+    socket.once('timeout', () => settle());
+    socket.once('error', ({ code, message }: NodeJS.ErrnoException) => settle(code === 'ECONNREFUSED' ? 'a refused connection' : message));
+  });
+}
