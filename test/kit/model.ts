@@ -1,16 +1,15 @@
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { describe } from 'vitest';
+import { fetchBuiltInModel } from '../../activities/sources/built-in-models.js';
 
-/** The directory of SmolLM2-135M-Instruct: TEMPER_TEST_MODEL, or the project's own cache; undefined when it is in neither. */
-export function testModelDirectory(): string | undefined {
-  const places = [process.env.TEMPER_TEST_MODEL, join(process.env.TEMPER_CACHE ?? '.temper/cache', 'models/smollm2-135m-instruct')];
-  return places.find((place) => place !== undefined && existsSync(place));
-}
+const name = 'smollm2-135m-instruct';
 
-/** Tests on the real model; shown as skipped, with the reason, where it is not at hand. */
-export function describeWithModel(name: string, tests: (directory: string) => void): void {
-  const directory = testModelDirectory();
-  if (directory) describe(name, () => tests(directory));
-  else describe.skip(`${name} (SmolLM2 is not in the cache: npm run quickstart fetches it)`, () => tests(''));
+/** The directory of SmolLM2-135M-Instruct: TEMPER_TEST_MODEL, or the project's cache, fetched into it when it is not there. */
+export const fetchTestModel = async (): Promise<string> =>
+  process.env.TEMPER_TEST_MODEL ?? fetchBuiltInModel(name, process.env.TEMPER_CACHE ?? '.temper/cache');
+
+/** Tests on the real model; shown as skipped, with the reason, where it cannot be fetched. */
+export async function describeWithModel(title: string, tests: (directory: string) => void): Promise<void> {
+  const found = await fetchTestModel().catch((error: Error) => error);
+  if (typeof found === 'string') describe(title, () => tests(found));
+  else describe.skip(`${title} (${name} could not be fetched: ${found.message.split('\n')[0]})`, () => tests(''));
 }

@@ -149,7 +149,7 @@ describe('a GGUF header', () => {
   });
 });
 
-describeWithModel('SmolLM2-135M-Instruct', (model) => {
+await describeWithModel('SmolLM2-135M-Instruct', (model) => {
   it('has 134,515,008 finite parameters', async () => {
     const source = await openModel(model);
     let total = 0;

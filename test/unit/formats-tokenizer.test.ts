@@ -148,7 +148,7 @@ it('a tokenizer.json that is none is refused by name', async () => {
   await expect(openTokenizer(directory)).rejects.toMatchObject({ code: 'bad_header', failure: 'invalidInput' });
 });
 
-describeWithModel('the tokenizer of SmolLM2-135M-Instruct', (directory) => {
+await describeWithModel('the tokenizer of SmolLM2-135M-Instruct', (directory) => {
   it('gives the ids of one built with the tokenizers package', async () => expect(await mismatches(await openTokenizer(directory), golden.smollm2)).toEqual([]));
   it('gives every text back, but for control characters that its vocabulary lacks', async () => {
     const tokenizer = await openTokenizer(directory);
