@@ -14,7 +14,7 @@ export function trainingFacts({ config, train, timings, format, ingest }: Report
     ['Adapter', `LoRA of rank ${lora.rank}, scaled by ${lora.alpha}/${lora.rank} = ${Number((lora.alpha / lora.rank).toFixed(3))}, dropout ${lora.dropout}, on ${lora.targetModules.join(', ')}`],
     ['Frozen base', base.dtype === 'nf4' ? `NF4${base.doubleQuant ? ', double-quantised' : ''}` : base.dtype],
     ['Trained on', `${counted(ingest.report.train, 'row')}, ${counted(format.report.train.trainedTokens, 'token')} of which the loss counts (${config.train.loss === 'response' ? 'responses only' : 'prompts and responses'})`],
-    ['Work done', `${counted(summary.steps, 'step')} of ${count(batchSize * accumulation)} rows (${batchSize} × ${accumulation}), ${Number(summary.epochs.toFixed(2))} epochs, ${counted(summary.tokens, 'token')}`],
+    ['Work done', `${counted(summary.steps, 'step')} of ${count(batchSize * accumulation)} rows (${batchSize} × ${accumulation}), ${counted(Number(summary.epochs.toFixed(2)), 'epoch')}, ${counted(summary.tokens, 'token')}`],
     ['Learning rate', `${config.train.learningRate} at its peak, ${config.train.schedule}, warm-up ${percent(config.train.warmupRatio)}`],
     ['Mean training loss', `${summary.trainLoss.toFixed(3)} nats per token`],
     ['Time', seconds === undefined ? 'not recorded' : `${duration(seconds)}, ${count(Math.round(summary.tokens / Math.max(seconds, 0.001)))} tokens a second with start and checkpoints`],

@@ -1,15 +1,20 @@
 import type { Tokenizer } from '../formats/tokenizer.js';
 
-/** Tokens before one that decide how it is written: a character may take four, and some decoders drop the blank before a first token. */
-const CONTEXT = 4;
+/** Characters before a token that decide how it is written: some decoders drop the blank before a first token. */
+const CONTEXT = 2;
 
 /** The text that each token adds. A character of several tokens is the last one's; the others add nothing. */
 export async function tokenTexts(tokenizer: Pick<Tokenizer, 'decodeBatch'>, ids: ArrayLike<number>): Promise<string[]> {
   const all = Array.from(ids);
-  const windows = all.map((_, i) => all.slice(Math.max(0, i - CONTEXT), i + 1));
-  const before = await tokenizer.decodeBatch(windows.map((window) => window.slice(0, -1)));
-  const after = await tokenizer.decodeBatch(windows);
-  return after.map((text, i) => withoutPartial(text).slice(withoutPartial(before[i]).length));
+  const texts: string[] = [];
+  /** Where whole characters begin; the last is where the token to come begins one or goes on with it. */
+  const starts = [0];
+  for (let end = 1; end <= all.length; end++) {
+    const from = starts[Math.max(0, starts.length - 1 - CONTEXT)];
+    const [before, after] = await tokenizer.decodeBatch([all.slice(from, starts.at(-1)), all.slice(from, end)]);
+    const whole = !after.endsWith('\ufffd') || end === all.length;
+    texts.push(whole ? after.slice(before.length) : '');
+    if (whole) starts.push(end);
+  }
+  return texts;
 }
-
-const withoutPartial = (text: string): string => text.replace(/\ufffd+$/u, '');
