@@ -3,6 +3,7 @@ import { CublasLt, type MatrixOperand, type Product } from './cublas-lt.js';
 import { CudaError } from './cuda-error.js';
 import { CudaDevice, type DeviceOptions } from './device.js';
 import type { Block, MemoryStatistics } from './memory.js';
+import { GraphCache } from './graph.js';
 import { formatBytes, type CudaProgram, type Format, type KernelArgument } from './program.js';
 import { castProgram } from './programs/elementwise.cu.js';
 
@@ -17,6 +18,8 @@ interface Stored {
   /** Small uploads are kept, so that a scalar can be passed to a kernel by value. */
   host?: Float32Array | Int32Array | Uint8Array;
   refCount: number;
+  /** The block belongs to a recording. */
+  constant?: boolean;
   /** Memory derived from this data, freed with it: see `companion`. */
   companions?: Map<string, Block>;
 }
@@ -38,6 +41,9 @@ const SMALL_UPLOAD = 16;
 export class CudaBackend extends KernelBackend {
   readonly device: CudaDevice;
   readonly products: CublasLt;
+  readonly graphs: GraphCache;
+  /** Set while a computation is recorded. */
+  recording?: { constants: Block[]; drawCell: number };
   private data: DataStorage<Stored>;
 
   /**
@@ -52,6 +58,7 @@ export class CudaBackend extends KernelBackend {
     this.device = new CudaDevice(options);
     this.products = new CublasLt(this.device, options.libraries);
     this.data = new DataStorage(this, engine());
+    this.graphs = new GraphCache(this);
   }
 
   // --- tfjs's storage interface ---
@@ -75,6 +82,7 @@ export class CudaBackend extends KernelBackend {
   override readSync(dataId: object): BackendValues {
     const { format, size, block, host, dtype } = this.data.get(dataId);
     if (host) return host.slice() as BackendValues;
+    if (size === 0) return format === 'f32' || format === 'bf16' ? new Float32Array(0) : format === 'i32' ? new Int32Array(0) : new Uint8Array(0);
     if (format === 'bf16') {
       const bits = new Uint16Array(size);
       this.device.download(block!.address, bits);
@@ -83,7 +91,7 @@ export class CudaBackend extends KernelBackend {
       return new Float32Array(words.buffer);
     }
     const values = format === 'f32' ? new Float32Array(size) : format === 'i32' ? new Int32Array(size) : new Uint8Array(size);
-    if (size > 0) this.device.download(block!.address, values);
+    this.device.download(block!.address, values);
     return (dtype === 'int32' && format === 'u8' ? Int32Array.from(values) : values) as BackendValues;
   }
 
@@ -95,7 +103,8 @@ export class CudaBackend extends KernelBackend {
     if (!this.data.has(dataId)) return true;
     const stored = this.data.get(dataId);
     if (--stored.refCount > 0 && !force) return false;
-    if (stored.block) this.device.memory.free(stored.block);
+    // A recorded graph reads its constants at every replay: they are freed with it.
+    if (stored.block && !stored.constant) this.device.memory.free(stored.block);
     for (const block of stored.companions?.values() ?? []) this.device.memory.free(block);
     this.data.delete(dataId);
     return true;
@@ -217,6 +226,19 @@ export class CudaBackend extends KernelBackend {
     }
   }
 
+  /** A tensor with the same values in memory of its own. */
+  duplicate(info: TensorInfo): TensorInfo {
+    const copy = this.make(info.shape, info.dtype, this.format(info), 'a copy');
+    this.overwrite(copy, info);
+    return copy;
+  }
+
+  /** Copies values between tensors of one shape and dtype. */
+  overwrite(to: TensorInfo, from: TensorInfo): void {
+    this.with(this.format(to), [from], (values) =>
+      this.device.copy(this.writable(to), this.address(values), util.sizeFromShape(to.shape) * formatBytes[this.format(to)]));
+  }
+
   /** Changes how a tensor's values are stored, for every handle on them. */
   convert(info: TensorInfo, format: Format): void {
     const stored = this.data.get(info.dataId);
@@ -271,7 +293,10 @@ export class CudaBackend extends KernelBackend {
   private upload(stored: Stored, values: TypedArray): void {
     if (stored.size === 0) return;
     stored.block = this.device.memory.allocate(stored.size * formatBytes[stored.format], `an upload of ${stored.size} values`);
-    this.device.upload(stored.block, values);
+    if (!this.recording) return this.device.upload(stored.block, values);
+    this.device.uploadNow(stored.block, values);
+    this.recording.constants.push(stored.block);
+    stored.constant = true;
   }
 }
 

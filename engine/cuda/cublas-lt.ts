@@ -100,7 +100,9 @@ export class CublasLt {
     const { a, b, out, alpha = 1, beta = 0 } = product;
     if (out.rows === 0 || out.columns === 0 || product.batch === 0) return;
     const plan = this.plan(product);
-    this.run(plan, a.address, b.address, out.address, alpha, beta);
+    const run = () => this.run(plan, a.address, b.address, out.address, alpha, beta);
+    if (this.device.onLaunch) this.device.onLaunch(`product ${describe(product)}`, run);
+    else run();
   }
 
   /** Row-major out = a·b is column-major outᵀ = bᵀ·aᵀ, so the library gets b first. */

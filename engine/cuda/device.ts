@@ -36,6 +36,8 @@ export class CudaDevice {
   readonly stream: number;
   readonly driver: Driver;
   readonly cache = new DiskCache();
+  /** Called in place of each launch, which it must make: for profiles. */
+  onLaunch?: (name: string, launch: () => void) => void;
   /** Kernels launched since the start. */
   launches = 0;
   /** Milliseconds spent compiling, and how many kernels were. */
@@ -90,6 +92,7 @@ export class CudaDevice {
       getFunction: driver.call('int cuModuleGetFunction(_Out_ void *, uint64, const char *)'),
       record: driver.call('int cuEventRecord(uint64, uint64)'),
       elapsed: driver.call('int cuEventElapsedTime(_Out_ void *, uint64, uint64)'),
+      launchGraph: driver.call('int cuGraphLaunch(uint64, uint64)'),
       setFunctionAttribute: driver.call('int cuFuncSetAttribute(uint64, int, int)'),
     };
     this.memory = new CachingAllocator(
@@ -143,8 +146,22 @@ export class CudaDevice {
       this.calls.setFunctionAttribute(kernel.function, MAX_DYNAMIC_SHARED, sharedBytes);
       kernel.sharedBytes = sharedBytes;
     }
-    this.argumentSize.writeUInt32LE(this.pack(args), 0);
-    this.calls.launch(kernel.function, gridX, gridY, gridZ, program.block[0], program.block[1], program.block[2], sharedBytes, this.stream, 0, this.extraAddress);
+    this.around(program.key, () => {
+      this.argumentSize.writeUInt32LE(this.pack(args), 0);
+      this.calls.launch(kernel.function, gridX, gridY, gridZ, program.block[0], program.block[1], program.block[2], sharedBytes, this.stream, 0, this.extraAddress);
+    });
+    this.launches++;
+  }
+
+  /** Makes a launch, or hands it to `onLaunch`. */
+  around(name: string, launch: () => void): void {
+    if (this.onLaunch) this.onLaunch(name, launch);
+    else launch();
+  }
+
+  /** Queues a whole recorded graph. */
+  launchGraph(executable: number): void {
+    this.calls.launchGraph(executable, this.stream);
     this.launches++;
   }
 

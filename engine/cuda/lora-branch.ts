@@ -86,7 +86,7 @@ export function inputGradient(
     const size = rows * inner;
     backend.scratch(2 * size, 'the gradient through dropout', (address) => {
       backend.multiply({ ...product, out: { ...dx, address } });
-      backend.launch(dropoutAddProgram(size), [{ pointer: dx.address }, { pointer: address }, { i64: size }, { i64: first }, ...dropoutArguments(dropout)]);
+      backend.launch(dropoutAddProgram(size), [{ pointer: dx.address }, { pointer: address }, { i64: size }, { i64: first }, ...dropoutArguments(backend.recording?.drawCell ?? 0, dropout)]);
     });
   });
 }
@@ -95,7 +95,7 @@ function withDropped(backend: CudaBackend, x: MatrixOperand, dropout: DropoutOpt
   if (!dropout || dropout.rate === 0) return use(x);
   const size = x.rows * x.columns;
   backend.scratch(2 * size, 'dropped-out inputs', (address) => {
-    backend.launch(dropoutProgram('bf16', 'bf16', size), [{ pointer: address }, { pointer: x.address }, { i64: size }, { i64: first }, ...dropoutArguments(dropout)]);
+    backend.launch(dropoutProgram('bf16', 'bf16', size), [{ pointer: address }, { pointer: x.address }, { i64: size }, { i64: first }, ...dropoutArguments(backend.recording?.drawCell ?? 0, dropout)]);
     use({ ...x, address });
   });
 }

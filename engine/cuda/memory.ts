@@ -63,6 +63,9 @@ export class CachingAllocator {
   private current = this.main;
   private readonly statistics: MemoryStatistics = { inUse: 0, peakInUse: 0, reserved: 0, peakReserved: 0, blocks: 0, segments: 0 };
 
+  /** Sees each block before it is handed out: tests fill it with values that must not be read. */
+  onAllocate?: (block: Block) => void;
+
   /** @param limit never reserve more than this many bytes. @default no limit */
   constructor(
     private readonly source: MemorySource,
@@ -80,6 +83,7 @@ export class CachingAllocator {
     this.statistics.blocks++;
     this.statistics.inUse += piece.bytes;
     this.statistics.peakInUse = Math.max(this.statistics.peakInUse, this.statistics.inUse);
+    this.onAllocate?.(piece);
     return piece;
   }
 

@@ -49,7 +49,7 @@ export const blockOpKernels = [
   cudaKernel<object, DropoutMaskAttrs>(DropoutMask, ({ attrs: { shape, rate, key }, backend }) => {
     const size = util.sizeFromShape(shape);
     const mask = backend.make(shape, 'float32', 'f32', DropoutMask);
-    backend.launch(dropoutProgram('f32', 'f32', size), [backend.pointer(mask), { pointer: 0 }, { i64: size }, { i64: 0 }, ...dropoutArguments({ rate, key })]);
+    backend.launch(dropoutProgram('f32', 'f32', size), [backend.pointer(mask), { pointer: 0 }, { i64: size }, { i64: 0 }, ...dropoutArguments(backend.recording?.drawCell ?? 0, { rate, key })]);
     return mask;
   }),
 ];

@@ -6,11 +6,15 @@ import { ceilDiv, formatType, type CudaProgram, type Format, type KernelArgument
 
 const THREADS = 256;
 
-/** What every kernel that draws a mask takes last, in this order: threshold, kept, step, stream, key0, key1. */
-export const dropoutParameters = 'u32 threshold, float kept, u32 step, u32 stream, u32 key0, u32 key1';
+/**
+ * What every kernel that draws a mask takes last. `draw` is null, or points to two words that a recorded graph is given anew
+ * for each replay: the step, and what is to be added to the stream.
+ */
+export const dropoutParameters = 'u32 threshold, float kept, u32 step, u32 stream, u32 key0, u32 key1, const u32* draw';
+export const readDraw = 'if (draw) { step = draw[0]; stream += draw[1]; }';
 
-/** @param rate in [0, 1); 0 keeps everything */
-export function dropoutArguments(dropout: { rate: number; key: { seed: number; step: number; stream: number } } | undefined): KernelArgument[] {
+/** @param drawCell address of the recording's two words; 0 outside of one */
+export function dropoutArguments(drawCell: number, dropout: { rate: number; key: { seed: number; step: number; stream: number } } | undefined): KernelArgument[] {
   const { rate, key } = dropout ?? { rate: 0, key: { seed: 0, step: 0, stream: 0 } };
   return [
     { u32: Math.ceil(Math.fround(rate) * 2 ** 23) },
@@ -19,6 +23,7 @@ export function dropoutArguments(dropout: { rate: number; key: { seed: number; s
     { u32: key.stream >>> 0 },
     { u32: key.seed >>> 0 },
     { u32: Math.floor(key.seed / 2 ** 32) >>> 0 },
+    { pointer: drawCell },
   ];
 }
 
@@ -28,6 +33,7 @@ extern "C" __global__ void ${entry}(${parameters}, i64 size, i64 first, ${dropou
   i64 block = (i64)blockIdx.x * ${THREADS} + threadIdx.x + (first >> 2);
   i64 begin = (block << 2) - first;
   if (begin >= size) return;
+  ${readDraw}
   u32 words[4];
   philox(words, (u64)block, step, stream, key0, key1);
   float mask[4];

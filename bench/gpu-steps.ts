@@ -1,0 +1,66 @@
+/**
+ * Training steps on one GPU. First a tiny model's losses on `cuda` beside `cpu`'s, then the time and memory of a shape's steps:
+ *   gpu-steps losses | gpu-steps MODEL ROWS LENGTH ACCUMULATION [recompute] [graph] [lean] [tune] [profile]
+ */
+import { dispose, findBackend, getBackend, setBackend } from '@tensorflow/tfjs-core';
+import type { CudaBackend } from '../engine/cuda/backend.js';
+import { registerCudaBackend } from '../engine/cuda/register.js';
+import { selectBackend } from '../engine/tensor/backends.js';
+import { modelShapes, randomModel } from './random-model.js';
+import { profileLaunches } from './profile.js';
+import { StepBench } from './train-step.js';
+
+registerCudaBackend();
+console.log((await selectBackend('cuda')).description);
+const backend = findBackend('cuda') as CudaBackend;
+const { device, products } = backend;
+const [what, rows = '16', length = '256', accumulation = '1', ...flags] = process.argv.slice(2);
+
+if (what === 'losses') {
+  const curves: number[][] = [];
+  for (const [name, graph] of [['cpu', false], ['cuda', false], ['cuda', false], ['cuda', true]] as const) {
+    await setBackend(name);
+    const bench = new StepBench(randomModel(modelShapes.tiny, { dtype: 'nf4', doubleQuant: true }), 0.05, 3e-3);
+    const losses: number[] = [];
+    for (let step = 0; step < 12; step++) {
+      const result = bench.run({ rows: 2, length: 24, accumulation: 2, recompute: step % 2 === 1, graph });
+      losses.push(result.losses.reduce((sum, loss) => sum + loss.dataSync()[0], 0) / 96);
+      dispose([result.losses, result.gradNorm]);
+    }
+    curves.push(losses);
+    console.log(getBackend(), graph ? 'graph' : '', losses.map((loss) => loss.toFixed(4)).join(' '));
+  }
+  console.log('same bits twice:', curves[1].every((loss, i) => loss === curves[2][i]), 'and by graphs:', curves[1].every((loss, i) => loss === curves[3][i]));
+} else {
+  products.tune = flags.includes('tune');
+  backend.keepDequantized = flags.includes('lean') ? 'never' : 'always';
+  let started = performance.now();
+  const model = randomModel(modelShapes[what as keyof typeof modelShapes], { dtype: 'nf4', doubleQuant: true });
+  device.synchronize();
+  console.log(`model in ${((performance.now() - started) / 1000).toFixed(1)} s, ${(device.memory.memory().inUse / 2 ** 30).toFixed(2)} GiB`);
+  const bench = new StepBench(model);
+  const shape = {
+    rows: Number(rows), length: Number(length), accumulation: Number(accumulation), recompute: flags.includes('recompute'), graph: flags.includes('graph'),
+  };
+  const times: number[] = [], host: number[] = [];
+  let launches = 0;
+  for (let step = 0; step < 14; step++) {
+    if (step === 3) device.memory.resetPeak();
+    started = performance.now();
+    const before = device.launches;
+    const result = bench.run(shape);
+    const queued = performance.now() - started;
+    const loss = result.losses.reduce((sum, value) => sum + value.dataSync()[0], 0) / (shape.rows * shape.length * shape.accumulation);
+    const norm = result.gradNorm.dataSync()[0];
+    dispose([result.losses, result.gradNorm]);
+    launches = device.launches - before;
+    if (step < 3 || step === 13) console.log(`step ${step}: ${(performance.now() - started).toFixed(1)} ms, queued in ${queued.toFixed(1)}, loss ${loss.toFixed(4)}, norm ${norm.toExponential(3)}`);
+    if (step >= 3) { times.push(performance.now() - started); host.push(queued); }
+  }
+  const median = (values: number[]) => values.sort((a, b) => a - b)[values.length >> 1];
+  const tokens = shape.rows * shape.length * shape.accumulation;
+  const { peakInUse, peakReserved } = device.memory.memory();
+  console.log(`RESULT ${what} ${rows}x${length} acc ${accumulation} ${flags.join(' ')}: ${median(times).toFixed(1)} ms, ${(tokens / median(times) * 1000).toFixed(0)} tok/s, queued in ${median(host).toFixed(1)} ms, ${launches} launches, peak ${(peakInUse / 2 ** 30).toFixed(2)} GiB in use, ${(peakReserved / 2 ** 30).toFixed(2)} reserved; compiled ${device.compilation.kernels} kernels in ${(device.compilation.milliseconds / 1000).toFixed(1)} s, ${device.compilation.fromCache} cached`);
+  if (flags.includes('profile')) console.log(profileLaunches(backend, () => bench.run({ ...shape, graph: false })).slice(0, 45).join('\n'));
+}
+process.exit(0);

@@ -1,0 +1,75 @@
+import { tensor2d, type Tensor, type Tensor1D, type Tensor2D, type Tensor3D, type Tensor4D } from '@tensorflow/tfjs-core';
+import { causalAttention } from '../../../engine/tensor/causal-attention.js';
+import { dropoutMask } from '../../../engine/tensor/dropout-mask.js';
+import { embedding } from '../../../engine/tensor/embedding.js';
+import { freezeWeight, type BaseDtype } from '../../../engine/tensor/frozen-weight.js';
+import { rmsNorm } from '../../../engine/tensor/rms-norm.js';
+import { rotaryEmbedding } from '../../../engine/tensor/rotary-embedding.js';
+import { swiGlu } from '../../../engine/tensor/swi-glu.js';
+import { withGradients, type GpuCase, type Random } from './compare.js';
+
+const attentionShapes = [
+  // [B, T, H, Hkv, D]
+  [2, 70, 4, 2, 64], [1, 130, 2, 1, 80], [1, 65, 3, 3, 96], [2, 129, 4, 4, 100], [1, 200, 4, 2, 128], [2, 1, 2, 2, 64], [1, 64, 6, 2, 64],
+];
+
+/** Contiguous rows of random length, many of length 1, then padding. */
+function packedSegments(random: Random, [batch, length]: number[]): Tensor2D {
+  const cuts = random.values(batch * length);
+  const segments = new Int32Array(batch * length);
+  for (let row = 0; row < batch; row++) {
+    let segment = 1;
+    for (let i = 0; i < length; i++) {
+      const cut = cuts[row * length + i];
+      if (i > 0 && (cut > 0.9 || (cut > 0 && i < 8))) segment++;
+      segments[row * length + i] = i > length - 4 && length > 10 ? 0 : segment;
+    }
+  }
+  return tensor2d(segments, [batch, length], 'int32');
+}
+
+export const blockCases: GpuCase[] = [
+  ...attentionShapes.map(([batch, length, heads, kvHeads, size]): GpuCase => ({
+    name: `causalAttention B${batch} T${length} H${heads}/${kvHeads} D${size}, packed`,
+    tolerance: 2e-2,
+    run: (random) => {
+      const segments = packedSegments(random, [batch, length]);
+      const inputs = [random.tensor([batch, length, heads, size], 2), random.tensor([batch, length, kvHeads, size], 2), random.tensor([batch, length, kvHeads, size])];
+      return withGradients(random, inputs, (q, k, v) => causalAttention(q as Tensor4D, k as Tensor4D, v as Tensor4D, segments));
+    },
+  })),
+  ...[[3, 64], [5, 33], [2, 3200], [1, 8], [300, 576]].map(([rows, columns]): GpuCase => ({
+    name: `rmsNorm [${rows},${columns}]`,
+    tolerance: 1e-5,
+    run: (random) => {
+      const weight = random.tensor<Tensor1D>([columns]);
+      return withGradients(random, [random.tensor([rows, columns])], (x) => rmsNorm(x, weight, 1e-5));
+    },
+  })),
+  {
+    name: 'rmsNorm of zero rows',
+    run: (random) => [rmsNorm(random.tensor([0, 16]), random.tensor<Tensor1D>([16]))],
+  },
+  ...[64, 100].map((size): GpuCase => ({
+    name: `rotaryEmbedding D${size}`,
+    tolerance: 1e-5,
+    run: (random) => {
+      const [cos, sin] = [random.tensor<Tensor3D>([2, 7, size / 2]), random.tensor<Tensor3D>([2, 7, size / 2])];
+      return withGradients(random, [random.tensor([2, 7, 3, size])], (x) => rotaryEmbedding(x as Tensor4D, cos, sin));
+    },
+  })),
+  ...[[3, 64], [5, 33]].map((shape): GpuCase => ({
+    name: `swiGlu [${shape}]`,
+    tolerance: 1e-5,
+    run: (random) => withGradients(random, [random.tensor(shape, 6), random.tensor(shape)], (gate, up) => swiGlu(gate, up)),
+  })),
+  {
+    name: 'dropoutMask, the same values',
+    tolerance: 1e-7,
+    run: () => [dropoutMask([3, 1001], 0.05, { seed: 2 ** 40 + 7, step: 3, stream: 5 })],
+  },
+  ...(['f32', 'bf16', 'int8'] as const).map((dtype): GpuCase => ({
+    name: `embedding of ${dtype}`,
+    run: (random) => [embedding(freezeWeight(random.values(50 * 24), [50, 24], { dtype } as BaseDtype), random.integers<Tensor2D>([2, 9], 50)) as Tensor],
+  })),
+];

@@ -1,0 +1,90 @@
+import { grads, tensor1d, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
+import { dequantize, freezeWeight, type BaseDtype, type FrozenWeight } from '../../../engine/tensor/frozen-weight.js';
+import { linearCrossEntropy } from '../../../engine/tensor/linear-cross-entropy.js';
+import { quantizedLinear } from '../../../engine/tensor/quantized-linear.js';
+import { withGradients, type GpuCase, type Random } from './compare.js';
+
+const bases: [string, BaseDtype][] = [
+  ['nf4 double', { dtype: 'nf4', doubleQuant: true }],
+  ['nf4', { dtype: 'nf4', doubleQuant: false }],
+  ['int8', { dtype: 'int8' }],
+  ['bf16', { dtype: 'bf16' }],
+  ['f32', { dtype: 'f32' }],
+];
+
+const frozen = (random: Random, shape: [number, number], base: BaseDtype): FrozenWeight => freezeWeight(random.values(shape[0] * shape[1], 0.5), shape, base);
+
+interface LinearShape {
+  rows: number;
+  inner: number;
+  out: number;
+  rank: number;
+  rate: number;
+}
+const shapes: LinearShape[] = [
+  { rows: 5, inner: 64, out: 48, rank: 8, rate: 0.3 },
+  { rows: 1, inner: 72, out: 40, rank: 4, rate: 0 },
+  { rows: 130, inner: 200, out: 96, rank: 16, rate: 0.05 },
+  { rows: 33, inner: 70, out: 30, rank: 3, rate: 0.1 },
+  { rows: 300, inner: 576, out: 192, rank: 8, rate: 0.05 },
+];
+
+export const linearCases: GpuCase[] = [
+  ...bases.map(([name, base]): GpuCase => ({
+    name: `dequantize ${name}`,
+    tolerance: 4e-3,
+    run: (random) => [dequantize(frozen(random, [37, 64], base)), dequantize(frozen(random, [5, 13], base)), dequantize(frozen(random, [300, 128], base))],
+  })),
+  ...bases.map(([name, base]): GpuCase => ({
+    name: `quantizedLinear ${name}`,
+    run: (random) => {
+      const weight = frozen(random, [48, 64], base);
+      return withGradients(random, [random.tensor([2, 3, 64])], (x) => quantizedLinear(x, weight));
+    },
+  })),
+  ...shapes.map(({ rows, inner, out, rank, rate }): GpuCase => ({
+    name: `quantizedLinear [${rows},${inner}]·[${out},${inner}]ᵀ with LoRA of rank ${rank}, dropout ${rate}`,
+    run: (random) => {
+      const weight = frozen(random, [out, inner], bases[0][1]);
+      const inputs = [random.tensor([rows, inner]), random.tensor([rank, inner], 0.2), random.tensor([out, rank], 0.5)];
+      return withGradients(random, inputs, (x, a, b) =>
+        quantizedLinear(x, weight, { lora: { a: a as Tensor2D, b: b as Tensor2D, scale: 2, dropout: { rate, key: { seed: 11, step: 2, stream: 9 } } } }));
+    },
+  })),
+  {
+    name: 'quantizedLinear with a bias',
+    run: (random) => {
+      const weight = frozen(random, [48, 64], bases[0][1]);
+      return withGradients(random, [random.tensor([5, 64]), random.tensor([48])], (x, bias) => quantizedLinear(x, weight, { bias: bias as Tensor1D }));
+    },
+  },
+  {
+    name: 'quantizedLinear of zero rows',
+    run: (random) => [quantizedLinear(random.tensor([0, 64]), frozen(random, [48, 64], bases[0][1]))],
+  },
+  ...[
+    { rows: 7, vocabulary: 50, lora: false, chunk: 100 },
+    { rows: 300, vocabulary: 101, lora: true, chunk: 130 },
+    { rows: 20, vocabulary: 256, lora: true, chunk: 3 },
+    { rows: 1, vocabulary: 64, lora: true, chunk: 1 },
+  ].map(({ rows, vocabulary, lora, chunk }): GpuCase => ({
+    name: `linearCrossEntropy of ${rows} rows, ${vocabulary} tokens, ${lora ? 'with LoRA' : 'no LoRA'}, chunks of ${chunk}`,
+    tolerance: 1.5e-2,
+    run: (random) => {
+      const head = frozen(random, [vocabulary, 40], { dtype: 'f32' });
+      const labels = random.integers<Tensor1D>([rows], vocabulary);
+      const inputs: Tensor[] = [random.tensor([rows, 40]), random.tensor([8, 40], 0.3), random.tensor([vocabulary, 8], 0.5)].slice(0, lora ? 3 : 1);
+      const loss = (hidden: Tensor, a?: Tensor, b?: Tensor): Tensor =>
+        linearCrossEntropy(hidden as Tensor2D, head, labels, {
+          chunk,
+          lora: a && b && { a: a as Tensor2D, b: b as Tensor2D, scale: 0.5, dropout: { rate: 0.2, key: { seed: 3, step: 1, stream: 4 } } },
+        });
+      return [loss(...(inputs as [Tensor])), ...grads((...xs: Tensor[]) => loss(...(xs as [Tensor])))(inputs)];
+    },
+  })),
+  {
+    name: 'linearCrossEntropy without gradients',
+    tolerance: 5e-3,
+    run: (random) => [linearCrossEntropy(random.tensor<Tensor2D>([9, 40]), frozen(random, [60, 40], { dtype: 'int8' }), tensor1d([0, 1, 2, 59, 4, 5, 6, 7, 8], 'int32'))],
+  },
+];
