@@ -38,8 +38,9 @@ function quickstart(directory: string, config: string) {
   return { child, ended, said };
 }
 
-/** Command lines of the processes that run in a folder. */
+/** Command lines of the processes that run in a folder; only Linux tells. */
 function processesIn(directory: string): string[] {
+  if (process.platform !== 'linux') return [];
   const real = realpathSync(directory);
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
