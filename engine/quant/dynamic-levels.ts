@@ -18,8 +18,9 @@ function levels(): Float32Array {
   return Float32Array.from(all).sort();
 }
 
-/** Point i of `items` + 1 evenly spaced from 0.1 to 1, in float32 from the nearer end. */
+/** Point i of `items` + 1 evenly spaced from 0.1 to 1, counted from the nearer end, with one rounding to float32. */
 function boundary(i: number, items: number): number {
-  const step = Math.fround(Math.fround(1 - Math.fround(0.1)) / items);
-  return i < (items + 1) / 2 ? Math.fround(Math.fround(0.1) + Math.fround(step * i)) : Math.fround(1 - Math.fround(step * (items - i)));
+  const start = Math.fround(0.1);
+  const step = Math.fround(Math.fround(1 - start) / items);
+  return Math.fround(i < Math.floor((items + 1) / 2) ? start + step * i : 1 - step * (items - i));
 }

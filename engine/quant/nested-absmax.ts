@@ -24,7 +24,7 @@ export function nestAbsmax(scales: Float32Array, offset = mean(scales)): NestedA
     absmax[block] = largest;
     const reciprocal = Math.fround(1 / largest);
     centred.forEach((value, i) => {
-      codes[start + i] = nearestLevel(largest === 0 ? 0 : Math.fround(value * reciprocal));
+      codes[start + i] = nearestLevels[cellOf(Math.fround(value * reciprocal))];
     });
   }
   return { codes, absmax, offset };
@@ -36,17 +36,24 @@ export const denestAbsmax = ({ codes, absmax, offset }: NestedAbsmax): Float32Ar
 
 const mean = (values: Float32Array): number => Math.fround(values.reduce((sum, value) => sum + value, 0) / Math.max(values.length, 1));
 
-/** Index of the level nearest to a value in [-1, 1]. */
-function nearestLevel(value: number): number {
-  let low = 0;
-  let high = 255;
-  while (low < high) {
-    const middle = (low + high + 1) >> 1;
-    if (dynamicLevels[middle] <= value) low = middle;
-    else high = middle - 1;
+/**
+ * Cell 0 to 65,535 of a value in [-1, 1]; the code is looked up by cell, so a value near the middle of two levels may take the
+ * farther one. NaN, from a block of zeros, counts as -1.
+ */
+function cellOf(value: number): number {
+  const clamped = value >= -1 ? Math.min(value, 1) : -1;
+  return Math.trunc(Math.fround(Math.fround(Math.fround(Math.fround(clamped + 1) * 0.5) * 65535) + 0.5));
+}
+
+/** Code of the level nearest to the middle of each cell. */
+const nearestLevels: Uint8Array = levelsOfCells();
+
+function levelsOfCells(): Uint8Array {
+  const codes = new Uint8Array(65536);
+  for (let cell = 0, code = 0; cell < codes.length; cell++) {
+    const value = (cell / 65535) * 2 - 1;
+    while (code < 255 && value > (dynamicLevels[code] + dynamicLevels[code + 1]) / 2) code++;
+    codes[cell] = code;
   }
-  if (low === 255) return low;
-  const below = Math.fround(Math.abs(value - dynamicLevels[low]));
-  const above = Math.fround(Math.abs(dynamicLevels[low + 1] - value));
-  return above < below ? low + 1 : low;
+  return codes;
 }
