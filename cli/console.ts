@@ -16,6 +16,6 @@ export function systemConsole(json: boolean): Console {
     err: (text) => void process.stderr.write(`${text}\n`),
     json,
     isTerminal: Boolean(process.stderr.isTTY) && process.env.TERM !== 'dumb' && !process.env.CI,
-    columns: () => process.stderr.columns ?? 80,
+    columns: () => process.stderr.columns || 80,
   };
 }
