@@ -14,7 +14,7 @@ export type FakeTrainerMode =
   /** Starts a child of its own, tells its pid on stderr, then is endless. */
   | 'parent'
   | 'silent'
-  /** One step, then death by SIGKILL. */
+  /** One step and its checkpoint, then death by SIGKILL. */
   | 'crash'
   /** Text that is no event around a run as in `done`. */
   | 'garbage'
@@ -72,6 +72,7 @@ function play(job: TrainerJob): void {
   emit({ event: 'started', backend: 'fake', message: 'no engine' });
   if (mode === 'crash') {
     takeStep();
+    checkpoint(outputDirectory);
     setTimeout(() => process.kill(process.pid, 'SIGKILL'), 50);
     return;
   }

@@ -6,7 +6,8 @@ import { gpuTaskQueue } from '../../contracts/task-queues.js';
 import { temporalCli } from '../../infra/tools/temporal-cli.js';
 import { workflowBundle } from '../../workers/workflow-bundle.js';
 
-const cacheDirectory = process.env.TEMPER_CACHE ?? '.temper/cache';
+/** The project's cache: tools and the workflow bundle. */
+export const cacheDirectory = process.env.TEMPER_CACHE ?? '.temper/cache';
 
 /** A development server of the test's own. The search attribute of workflows/details.ts is registered. */
 export async function startTemporal(): Promise<TestWorkflowEnvironment> {
@@ -25,7 +26,7 @@ export async function withWorkers<T>(
 ): Promise<T> {
   const taskQueue = `test-${randomUUID()}`;
   const { validate, ingest, format, report, publish, ...gpu } = activities;
-  const common = { connection: nativeConnection, maxHeartbeatThrottleInterval: 200, shutdownGraceTime: '10s' };
+  const common = { connection: nativeConnection, identity: 'test', maxHeartbeatThrottleInterval: 200, shutdownGraceTime: '10s' };
   const orchestrator = await Worker.create({
     ...common, taskQueue, workflowBundle: { codePath: await workflowBundle(cacheDirectory) },
     activities: { validate, ingest, format, report, publish },
