@@ -1,0 +1,75 @@
+import { ones, tensor2d, type Tensor4D } from '@tensorflow/tfjs-core';
+import { expect, it } from 'vitest';
+import { causalAttention } from '../../engine/tensor/causal-attention.js';
+import { describeBackends } from '../kit/backends.js';
+import { checkOp, random, toTensor, type Numbers } from '../kit/check-op.js';
+
+interface Sizes {
+  batch: number;
+  length: number;
+  heads: number;
+  groups: number;
+  size: number;
+}
+
+/** Straight from the definition, one query at a time, in float64. */
+function reference(q: Numbers, k: Numbers, v: Numbers, segments: number[][], { batch, length, heads, groups, size }: Sizes): Float64Array {
+  const out = new Float64Array(batch * length * heads * size);
+  const row = (b: number, t: number, h: number, count: number): number => ((b * length + t) * count + h) * size;
+  for (let b = 0; b < batch; b++) {
+    for (let h = 0; h < heads; h++) {
+      const group = Math.floor(h / (heads / groups));
+      for (let t = 0; t < length; t++) {
+        const seen = Array.from({ length: t + 1 }, (_, s) => s).filter((s) => segments[b][s] === segments[b][t]);
+        const scores = seen.map((s) => {
+          let dot = 0;
+          for (let d = 0; d < size; d++) dot += q[row(b, t, h, heads) + d] * k[row(b, s, group, groups) + d];
+          return dot / Math.sqrt(size);
+        });
+        const most = Math.max(...scores);
+        const weights = scores.map((score) => Math.exp(score - most));
+        const total = weights.reduce((sum, weight) => sum + weight);
+        seen.forEach((s, i) => {
+          for (let d = 0; d < size; d++) out[row(b, t, h, heads) + d] += (weights[i] / total) * v[row(b, s, group, groups) + d];
+        });
+      }
+    }
+  }
+  return out;
+}
+
+describeBackends('causalAttention', ({ tolerance }) => {
+  it.each<[string, Sizes, number[][]]>([
+    ['one row', { batch: 1, length: 5, heads: 2, groups: 2, size: 4 }, [[1, 1, 1, 1, 1]]],
+    ['grouped heads', { batch: 2, length: 3, heads: 6, groups: 2, size: 4 }, [[1, 1, 1], [1, 1, 1]]],
+    ['packed rows, some of length 1, and padding', { batch: 2, length: 6, heads: 3, groups: 1, size: 6 }, [[1, 2, 2, 3, 0, 0], [1, 1, 1, 1, 2, 3]]],
+    ['a single position', { batch: 1, length: 1, heads: 4, groups: 2, size: 2 }, [[1]]],
+    ['a segment in two parts', { batch: 1, length: 4, heads: 1, groups: 1, size: 10 }, [[1, 2, 1, 2]]],
+  ])('attends within segments and to the past: %s', async (_name, sizes, segments) => {
+    const { batch, length, heads, groups, size } = sizes;
+    await checkOp({
+      operands: { q: random([batch, length, heads, size], 2), k: random([batch, length, groups, size], 2), v: random([batch, length, groups, size]) },
+      op: ({ q, k, v }) => causalAttention(q as Tensor4D, k as Tensor4D, v as Tensor4D, tensor2d(segments, [batch, length], 'int32')),
+      reference: ({ q, k, v }) => reference(q, k, v, segments, sizes),
+      tolerance,
+    });
+  });
+
+  it('stays finite where scores are huge', async () => {
+    const big = random([1, 4, 1, 8], 300);
+    const segments = [[1, 1, 1, 1]];
+    await checkOp({
+      operands: { v: random([1, 4, 1, 8]) },
+      op: ({ v }) => causalAttention(toTensor(big) as Tensor4D, toTensor(big) as Tensor4D, v as Tensor4D, tensor2d(segments, [1, 4], 'int32')),
+      reference: ({ v }) => reference(big.values, big.values, v, segments, { batch: 1, length: 4, heads: 1, groups: 1, size: 8 }),
+      tolerance: 10 * tolerance,
+    });
+  });
+
+  it('names the shapes on a mismatch', () => {
+    const segments = tensor2d([[1, 1]], [1, 2], 'int32');
+    expect(() => causalAttention(ones([1, 2, 3, 4]), ones([1, 2, 2, 4]), ones([1, 2, 2, 4]), segments)).toThrow('causalAttention: k: expected a number of heads that divides 3, got 2');
+    expect(() => causalAttention(ones([1, 2, 3, 4]), ones([1, 2, 1, 8]), ones([1, 2, 1, 8]), segments)).toThrow('causalAttention: k: expected shape [1,2,Hkv,4], got [1,2,1,8]');
+    expect(() => causalAttention(ones([1, 2, 2, 4]), ones([1, 2, 2, 4]), ones([1, 2, 1, 4]), segments)).toThrow('causalAttention: v: expected shape [1,2,2,4], got [1,2,1,4]');
+  });
+});
