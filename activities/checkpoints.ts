@@ -24,21 +24,24 @@ export class StaleAttemptError extends Error {
 }
 
 export interface CheckpointOptions {
-  /** The stage key of the training. */
+  /** Identifies the training: those with one key are the same, number for number. */
   key: string;
-  /** Complete checkpoints that are kept; older ones are removed. */
+  /** The run that trains, e.g. its run id. */
+  owner: string;
+  /** Complete checkpoints of this run that are kept; older ones are removed. */
   keep: number;
   log: Logger;
 }
 
 /**
- * The checkpoints of one training, as one attempt at it sees them.
+ * The checkpoints of one training, as one attempt of one run at it sees them.
  *
- * `checkpoints/<key>/fence.json` holds the newest attempt's fencing token. A checkpoint is a folder
- * `checkpoints/<key>/<step, 8 digits>-<fence, 6 digits>/` of files and a manifest.json that is created last: a folder without
- * it does not count. As the folder's name holds the token, attempts never write to each other's checkpoints. The files lie
- * under their own keys, not among the objects named by content, so that removing a checkpoint cannot take a file that a
- * result of another training shares.
+ * `checkpoints/<key>/<owner>/fence.json` holds the fencing token of the run's newest attempt. A checkpoint is a folder
+ * `checkpoints/<key>/<owner>/<step, 8 digits>-<fence, 6 digits>/` of files and a manifest.json that is created last: a folder
+ * without it does not count. As folders are named by run and token, nobody writes to another's checkpoints; as all trainings of
+ * a key are the same, any run goes on from anybody's. Two runs at once don't fence each other off: they would take turns for ever.
+ * The files lie under their own keys, not among the objects named by content, so that removing a checkpoint cannot take a
+ * file that a result of another training shares.
  */
 export class Checkpoints {
   readonly #prefix: string;
@@ -48,12 +51,12 @@ export class Checkpoints {
     /** This attempt's token. */
     readonly fence: number,
   ) {
-    this.#prefix = prefixOf(options.key);
+    this.#prefix = ownPrefix(options);
   }
 
-  /** Starts an attempt: takes the next fencing token, after which earlier attempts can no longer write. */
+  /** Starts an attempt: takes the run's next fencing token, after which its earlier attempts can no longer write. */
   static async open(store: ArtifactStore, options: CheckpointOptions): Promise<Checkpoints> {
-    const fenceKey = `${prefixOf(options.key)}fence.json`;
+    const fenceKey = `${ownPrefix(options)}fence.json`;
     for (;;) {
       const current = await store.read(fenceKey);
       const fence = (current ? parseFence(current.bytes) : 0) + 1;
@@ -68,7 +71,8 @@ export class Checkpoints {
    * @returns its step and path, or undefined when there is none
    */
   async restore(directory: string): Promise<{ step: number; directory: string } | undefined> {
-    for (const manifestKey of (await this.#manifests()).reverse()) {
+    const candidates = await manifestsUnder(this.store, trainingPrefix(this.options.key));
+    for (const manifestKey of candidates.sort(by(stepOf)).reverse()) {
       try {
         const stored = await this.store.read(manifestKey);
         const manifest = manifestSchema.parse(JSON.parse(stored?.bytes.toString('utf8') ?? 'null'));
@@ -112,24 +116,18 @@ export class Checkpoints {
     if (newest !== this.fence) throw new StaleAttemptError(this.fence, newest);
   }
 
-  /** Oldest first: by attempt, then by step, so that what an attempt writes counts more than the damaged one it passed over. */
-  async #manifests(): Promise<string[]> {
-    const age = (key: string) => key.split('/').at(-2)!.split('-').reverse().join('-'); // zero-padded <fence>-<step>
-    const keys = (await this.store.list(this.#prefix)).filter((key) => key.endsWith('/manifest.json'));
-    return keys.sort((a, b) => (age(a) < age(b) ? -1 : 1));
-  }
-
+  /** The oldest go by attempt, then by step: what an attempt writes counts more than the damaged one it passed over. */
   async #prune(): Promise<void> {
-    for (const manifest of (await this.#manifests()).slice(0, -this.options.keep)) {
-      await removeFolder(this.store, manifest.slice(0, -'manifest.json'.length));
-    }
+    const own = await manifestsUnder(this.store, this.#prefix);
+    for (const manifest of own.sort(by(attemptOf)).slice(0, -this.options.keep)) await removeFolder(this.store, folderOf(manifest));
   }
 }
 
-/** Removes every checkpoint of a training that has its result. The fencing token stays, so that a stale attempt still finds out. */
+/** Removes every checkpoint of a training that has its result. Fencing tokens stay, so that stale attempts still find out. */
 export async function removeCheckpoints(store: ArtifactStore, key: string): Promise<void> {
-  const folders = (await store.list(prefixOf(key))).map((name) => name.slice(0, name.indexOf('/', prefixOf(key).length) + 1));
-  for (const folder of new Set(folders.filter((name) => name !== ''))) await removeFolder(store, folder);
+  const left = (await store.list(trainingPrefix(key))).filter((name) => !name.endsWith('/fence.json'));
+  const folders = new Set(left.map((name) => name.split('/').slice(0, 4).join('/') + '/'));
+  for (const folder of folders) await removeFolder(store, folder);
 }
 
 /** The manifest goes first: a checkpoint that is being removed no longer counts. */
@@ -138,7 +136,20 @@ async function removeFolder(store: ArtifactStore, folder: string): Promise<void>
   for (const key of await store.list(folder)) await store.remove(key);
 }
 
-const prefixOf = (key: string) => `checkpoints/${key}/`;
+const trainingPrefix = (key: string) => `checkpoints/${key}/`;
+const ownPrefix = ({ key, owner }: CheckpointOptions) => `${trainingPrefix(key)}${owner}/`;
+
+const manifestsUnder = async (store: ArtifactStore, prefix: string) =>
+  (await store.list(prefix)).filter((key) => key.endsWith('/manifest.json'));
+
+const folderOf = (manifest: string) => manifest.slice(0, -'manifest.json'.length);
+
+/** `<step>-<fence>` of a manifest's folder, zero-padded. */
+const stepOf = (manifest: string) => manifest.split('/').at(-2)!;
+/** `<fence>-<step>`. */
+const attemptOf = (manifest: string) => stepOf(manifest).split('-').reverse().join('-');
+
+const by = (order: (key: string) => string) => (a: string, b: string) => (order(a) < order(b) ? -1 : 1);
 
 const digits = (value: number, count: number) => String(value).padStart(count, '0');
 

@@ -7,7 +7,7 @@ import { toStageFailure } from './stage-failure.js';
 import { runStage, type Stage, type StageServices } from './stage.js';
 
 /** What a worker has for all its stages; what belongs to one attempt is added for each. */
-export type WorkerServices = Omit<StageServices, 'log' | 'progress' | 'training' | 'signal'> & {
+export type WorkerServices = Omit<StageServices, 'log' | 'progress' | 'training' | 'signal' | 'runId'> & {
   log: Logger;
   /** Aborted when the worker is told to stop, before its grace time begins. */
   stopping: AbortSignal;
@@ -44,6 +44,7 @@ async function runAsActivity(stage: AnyStage, request: StageRequest<unknown>, { 
     return await runStage(stage, request, {
       ...services,
       log,
+      runId: workflowExecution?.runId ?? context.info.activityId,
       signal: AbortSignal.any([context.cancellationSignal, stopping]),
       progress: (phase, done, total) => report({ ...latest, phase, done, total }),
       training: (train) => report({ ...latest, phase: 'training', done: train.step, total: train.steps, train }),

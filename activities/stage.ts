@@ -32,12 +32,16 @@ export interface StageContext {
   workDirectory: string;
   /** The stage key. */
   key: string;
+  /** See StageRequest. */
+  scope?: string;
+  /** The run on whose behalf the stage runs. */
+  runId: string;
   /** Complete checkpoints of a running training that are kept. */
   keepCheckpoints: number;
 }
 
-/** What the worker gives to every stage; `workDirectory` and `key` are added for each run of a stage. */
-export type StageServices = Omit<StageContext, 'workDirectory' | 'key'> & {
+/** What the worker gives to every stage; `workDirectory`, `key` and `scope` are added for each run of a stage. */
+export type StageServices = Omit<StageContext, 'workDirectory' | 'key' | 'scope'> & {
   /** Work directories are made under this one. */
   workRoot: string;
 };
@@ -52,7 +56,7 @@ export interface Stage<Input, Output> {
   reusable?: boolean;
   run(input: Input, context: StageContext): Promise<Output>;
   /** Removes what was only needed until the result was stored. Called each time the result is found or stored. */
-  finish?(context: { store: ArtifactStore; key: string }): Promise<void>;
+  finish?(input: Input, context: Pick<StageContext, 'store' | 'scope'>): Promise<void>;
 }
 
 /** Infers a stage's types from its schemas. */
@@ -77,7 +81,7 @@ export async function runStage<Input, Output>(
 
   const earlier = stage.reusable === false ? undefined : await findStageResult(store, stage, key);
   if (earlier?.complete) {
-    await stage.finish?.({ store, key });
+    await stage.finish?.(input, { store, scope: request.scope });
     services.log.info({ stage: stage.name, key }, `${stage.name}: reused the result of an earlier run`);
     return { key, reused: true, seconds: earlier.seconds, output: earlier.output };
   }
@@ -86,11 +90,11 @@ export async function runStage<Input, Output>(
   const workDirectory = await mkdtemp(join(workRoot, `${stage.name}-`));
   try {
     const start = performance.now();
-    const output = stage.output.parse(await stage.run(input, { ...rest, workDirectory, key }));
+    const output = stage.output.parse(await stage.run(input, { ...rest, workDirectory, key, scope: request.scope }));
     const seconds = Math.round(performance.now() - start) / 1000;
     if (stage.reusable === false) return { key, reused: false, seconds, output };
     const saved = await saveStageResult(store, stage, { key, seconds, output }, earlier?.etag ?? null);
-    await stage.finish?.({ store, key });
+    await stage.finish?.(input, { store, scope: request.scope });
     return { key, reused: false, seconds: saved.seconds, output: saved.output };
   } finally {
     await rm(workDirectory, { recursive: true, force: true });

@@ -4,7 +4,7 @@ import { trainInputSchema, trainOutputSchema, type TrainInput } from '../contrac
 import type { TrainerEvent, TrainerJob } from '../contracts/trainer-messages.js';
 import { putDirectory } from './artifact-directory.js';
 import { Checkpoints, removeCheckpoints } from './checkpoints.js';
-import { defineStage, type StageContext } from './stage.js';
+import { defineStage, stageKey, type StageContext } from './stage.js';
 
 /** Trains an adapter. An attempt goes on from the newest complete checkpoint that earlier ones with the same key stored. */
 export const trainStage = defineStage({
@@ -14,7 +14,9 @@ export const trainStage = defineStage({
   output: trainOutputSchema,
   run: async (input, context) => {
     const { store, log, progress, signal, workDirectory } = context;
-    const checkpoints = await Checkpoints.open(store, { key: context.key, keep: context.keepCheckpoints, log });
+    const checkpoints = await Checkpoints.open(store, {
+      key: trainingKey(input, context.scope), owner: context.runId, keep: context.keepCheckpoints, log,
+    });
     const resume = await checkpoints.restore(join(workDirectory, 'resume'));
     log.info({ fence: checkpoints.fence, step: resume?.step ?? 0 }, resume ? `training goes on from step ${resume.step}` : 'training starts');
 
@@ -35,8 +37,17 @@ export const trainStage = defineStage({
       summary: result.summary,
     };
   },
-  finish: ({ store, key }) => removeCheckpoints(store, key),
+  finish: (input, { store, scope }) => removeCheckpoints(store, trainingKey(input, scope)),
 });
+
+/**
+ * What trainings share checkpoints: like the stage key, but a step's rows count and not how they are cut into micro-batches, so
+ * that training goes on with smaller ones when memory runs out.
+ */
+function trainingKey({ train, ...input }: TrainInput, scope: string | undefined): string {
+  const { batchSize, accumulation, ...rest } = train;
+  return stageKey({ name: 'checkpoints', version: 1 }, { ...input, train: { ...rest, rowsPerStep: batchSize * accumulation } }, scope);
+}
 
 async function prepareJob(input: TrainInput, context: StageContext, resumeFrom: string | undefined): Promise<TrainerJob> {
   const { store, signal, workDirectory } = context;

@@ -23,6 +23,7 @@ export async function stageKit(modelDirectory = ''): Promise<{ directory: string
     signal: new AbortController().signal,
     workDirectory,
     keepCheckpoints: 1,
+    runId: 'run',
     key: '0'.repeat(64),
   };
   return {

@@ -136,6 +136,15 @@ describe('training', () => {
     await handle.terminate();
   });
 
+  it('goes on with half the micro-batch from the checkpoint of the whole one when memory runs out', async () => {
+    const { activities, jobs } = await training(['crash', 'fail-outOfMemory', 'done']);
+    const result = await withWorkers(temporal, activities, async (taskQueue) => (await start(taskQueue)).result());
+    expect(jobs.map((job) => job.kind === 'train' && [job.train.batchSize, job.resumeFrom?.slice(-8)])).toEqual([
+      [4, undefined], [4, '00000001'], [2, '00000001'],
+    ]);
+    expect(result.train).toMatchObject({ batchSize: 2, accumulation: 8 });
+  });
+
   it('is tried again from the newest checkpoint when the engine dies', async () => {
     const { activities, jobs } = await training(['crash', 'done']);
     const result = await withWorkers(temporal, activities, async (taskQueue) => (await start(taskQueue)).result());

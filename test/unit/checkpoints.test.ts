@@ -17,7 +17,7 @@ function emptyStore() {
   return openStore(pathToFileURL(join(directory, `store-${count}`)).href);
 }
 
-const attempt = (store: ReturnType<typeof emptyStore>, log = silentLog) => Checkpoints.open(store, { key, keep: 2, log });
+const attempt = (store: ReturnType<typeof emptyStore>, log = silentLog, owner = 'run') => Checkpoints.open(store, { key, owner, keep: 2, log });
 
 /** A checkpoint directory as the engine writes it: files, one of them in a folder. */
 async function written(step: number, by = 'a'): Promise<string> {
@@ -52,7 +52,7 @@ describe('Checkpoints', () => {
     const store = emptyStore();
     const checkpoints = await attempt(store);
     for (const step of [9, 10, 100]) await checkpoints.save(step, await written(step));
-    const folders = new Set((await store.list(`checkpoints/${key}/0`)).map((name) => name.split('/')[2]));
+    const folders = new Set((await store.list(`checkpoints/${key}/run/0`)).map((name) => name.split('/')[3]));
     expect([...folders]).toEqual(['00000010-000001', '00000100-000001']);
   });
 
@@ -86,6 +86,14 @@ describe('Checkpoints', () => {
     expect(attempts.map(({ fence }) => fence).sort()).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
   });
 
+  it('lets two runs of the same training work side by side, and either go on from the other\'s', async () => {
+    const store = emptyStore();
+    const [first, second] = [await attempt(store), await attempt(store, silentLog, 'other-run')];
+    await second.save(60, await written(60, 'second'));
+    await first.save(50, await written(50, 'first'));
+    expect(await restored(await attempt(store))).toMatchObject({ step: 60, state: 'state.json of step 60 by second' });
+  });
+
   it.each([
     ['changed', (path: string) => writeFile(path, 'something else')],
     ['cut short', async (path: string) => writeFile(path, (await readFile(path)).subarray(0, 5))],
@@ -93,7 +101,7 @@ describe('Checkpoints', () => {
     const store = emptyStore();
     const checkpoints = await attempt(store);
     for (const step of [50, 100]) await checkpoints.save(step, await written(step));
-    await damage(fileURLToPath(`${store.root}/checkpoints/${key}/00000100-000001/state.json`));
+    await damage(fileURLToPath(`${store.root}/checkpoints/${key}/run/00000100-000001/state.json`));
     const lines: string[] = [];
     const found = await restored(await attempt(store, pino({}, { write: (line: string) => lines.push(line) })));
     expect(found).toMatchObject({ step: 50 });
@@ -104,10 +112,10 @@ describe('Checkpoints', () => {
     const store = emptyStore();
     const checkpoints = await attempt(store);
     await checkpoints.save(50, await written(50));
-    await store.create(`checkpoints/${key}/00000060-000001/state.json`, Buffer.from('half'));
-    await store.create(`checkpoints/${key}/00000070-000001/manifest.json`, Buffer.from('{"step":70}'));
+    await store.create(`checkpoints/${key}/run/00000060-000001/state.json`, Buffer.from('half'));
+    await store.create(`checkpoints/${key}/run/00000070-000001/manifest.json`, Buffer.from('{"step":70}'));
     await checkpoints.save(80, await written(80));
-    await store.remove(`checkpoints/${key}/00000080-000001/state.json`);
+    await store.remove(`checkpoints/${key}/run/00000080-000001/state.json`);
     const second = await attempt(store);
     expect(await restored(second)).toBeUndefined(); // 70 and 80 were the two to keep
     await second.save(50, await written(50, 'second'));
@@ -119,7 +127,7 @@ describe('Checkpoints', () => {
     const checkpoints = await attempt(store);
     await checkpoints.save(50, await written(50));
     await removeCheckpoints(store, key);
-    expect(await store.list('')).toEqual([`checkpoints/${key}/fence.json`]);
+    expect(await store.list('')).toEqual([`checkpoints/${key}/run/fence.json`]);
     await expect((await attempt(store)).fence).toBe(2);
   });
 });

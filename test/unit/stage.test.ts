@@ -27,6 +27,7 @@ function services(): StageServices {
     training: () => undefined,
     signal: new AbortController().signal,
     keepCheckpoints: 1,
+    runId: 'run',
     workRoot: join(directory, `work-${count}`),
   };
 }
@@ -44,7 +45,7 @@ function writer(change: { version?: number; reusable?: boolean } = {}) {
       await writeFile(join(workDirectory, 'file'), text);
       return { file: await store.putFile(join(workDirectory, 'file'), 'text/plain') };
     },
-    finish: ({ key }) => Promise.resolve(void finished.push(key)),
+    finish: ({ text }) => Promise.resolve(void finished.push(text)),
   });
   return { stage, ran, finished };
 }
@@ -81,7 +82,7 @@ describe('runStage', () => {
     const second = await runStage(stage, { input: { text: 'a', lines: 1 } }, its);
     expect(ran).toEqual(['a']);
     expect(second).toEqual({ ...first, reused: true });
-    expect(finished).toEqual([first.key, first.key]);
+    expect(finished).toEqual(['a', 'a']);
   });
 
   it('runs again for another version', async () => {
