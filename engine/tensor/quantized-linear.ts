@@ -1,9 +1,11 @@
-import { add, matMul, mul, reshape, sum, util, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
+import { add, cast, greater, matMul, mul, reshape, sum, util, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
 import { dropoutMask } from './dropout-mask.js';
+import { dropoutKeepNative, selectNative } from './dropout-mask-native.js';
 import { dequantize, type FrozenWeight } from './frozen-weight.js';
 import { differentiable, registerPortableKernel, runKernel, type Inputs } from './kernel.js';
 import { checkLora, type DropoutOptions, type LoraBranch } from './lora.js';
 import { expectShape, shapeError, shapeText } from './shape-error.js';
+import { isNative } from './tensorflow-native.js';
 
 export interface QuantizedLinearOptions {
   lora?: LoraBranch;
@@ -30,8 +32,8 @@ export function quantizedLinear(x: Tensor, weight: FrozenWeight, options: Quanti
   const y = differentiable<Tensor>(
     forward,
     (save) => {
-      const [y, hidden] = runKernel<Tensor[]>(QuantizedLinear, forward, attrs);
-      if (lora) save([rows, hidden, lora.a, lora.b]);
+      const [y, hidden, ...keep] = runKernel<Tensor[]>(QuantizedLinear, forward, attrs);
+      if (lora) save([rows, hidden, lora.a, lora.b, ...keep]);
       return y;
     },
     (dy, saved) => backward(dy as Tensor2D, saved as Tensor2D[], attrs),
@@ -42,9 +44,9 @@ export function quantizedLinear(x: Tensor, weight: FrozenWeight, options: Quanti
 function backward(dy: Tensor2D, saved: Tensor2D[], attrs: QuantizedLinearAttrs): Record<string, () => Tensor> {
   const bias = () => sum(dy, 0);
   if (saved.length === 0) return { x: () => runKernel<Tensor>(QuantizedLinearGradInput, { dy }, attrs), bias };
-  const [x, hidden, a, b] = saved;
-  const [da, db, dHidden] = runKernel<Tensor[]>(LoraGrad, { dy, x, hidden, b }, attrs);
-  return { x: () => runKernel<Tensor>(QuantizedLinearGradInput, { dy, dHidden, a }, attrs), a: () => da, b: () => db, bias };
+  const [x, hidden, a, b, keep] = saved;
+  const [da, db, dHidden] = runKernel<Tensor[]>(LoraGrad, { dy, x, hidden, b, keep }, attrs);
+  return { x: () => runKernel<Tensor>(QuantizedLinearGradInput, { dy, dHidden, a, keep }, attrs), a: () => da, b: () => db, bias };
 }
 
 export interface QuantizedLinearAttrs {
@@ -54,7 +56,10 @@ export interface QuantizedLinearAttrs {
   dropout?: DropoutOptions;
 }
 
-/** Kernel: { x [n,in], a?, b?, bias? }, QuantizedLinearAttrs → [y [n,out]] and, with a branch, hidden [n,rank] = scale · dropout(x)·Aᵀ. */
+/**
+ * Kernel: { x [n,in], a?, b?, bias? }, QuantizedLinearAttrs → [y [n,out]] and, with a branch, hidden [n,rank] = scale · dropout(x)·Aᵀ.
+ * A backend for which drawing is dear adds keep (bool [n,in], what dropout keeps), and gets it back in the backward kernels.
+ */
 export const QuantizedLinear = 'TemperQuantizedLinear';
 export interface QuantizedLinearInputs extends Inputs {
   x: Tensor2D;
@@ -63,44 +68,56 @@ export interface QuantizedLinearInputs extends Inputs {
   bias?: Tensor1D;
 }
 
-/** Kernel: { dy [n,out], x [n,in], hidden [n,rank], b }, QuantizedLinearAttrs → [dA, dB, dHidden [n,rank] = scale · dy·B]. */
+/**
+ * Kernel: { dy [n,out], x [n,in], hidden [n,rank], b, keep? }, QuantizedLinearAttrs → [dA, dB, dHidden [n,rank]]; dHidden, scale · dy·B,
+ * is for QuantizedLinearGradInput of the same backend alone, which may expect dropout's factor in it.
+ */
 export const LoraGrad = 'TemperLoraGrad';
 export interface LoraGradInputs extends Inputs {
   dy: Tensor2D;
   x: Tensor2D;
   hidden: Tensor2D;
   b: Tensor2D;
+  keep?: Tensor2D;
 }
 
-/** Kernel: { dy [n,out], dHidden?, a? }, QuantizedLinearAttrs → dx [n,in] = dy·W + dropout(dHidden·A). */
+/** Kernel: { dy [n,out], dHidden?, a?, keep? }, QuantizedLinearAttrs → dx [n,in] = dy·W + dropout(dHidden·A). */
 export const QuantizedLinearGradInput = 'TemperQuantizedLinearGradInput';
 export interface QuantizedLinearGradInputInputs extends Inputs {
   dy: Tensor2D;
   dHidden?: Tensor2D;
   a?: Tensor2D;
+  keep?: Tensor2D;
 }
 
 registerPortableKernel<QuantizedLinearInputs, QuantizedLinearAttrs>(QuantizedLinear, ({ x, a, b, bias }, { weight, scale, dropout }) => {
   let y: Tensor = matMul(x, dequantize(weight), false, true);
   if (bias) y = add(y, bias);
   if (!a || !b) return [y];
-  const hidden = mul(matMul(dropped(x, dropout), a, false, true), scale);
-  return [add(y, matMul(hidden, b, false, true)), hidden];
+  const keep = dropout && dropout.rate > 0 ? dropoutKeep(x.shape, dropout) : undefined;
+  const hidden = mul(matMul(dropped(x, keep), a, false, true), scale * inflation(dropout));
+  return [add(y, matMul(hidden, b, false, true)), hidden, ...(keep ? [keep] : [])];
 });
 
-registerPortableKernel<LoraGradInputs, QuantizedLinearAttrs>(LoraGrad, ({ dy, x, hidden, b }, { scale, dropout }) => {
-  const dHidden = mul(matMul(dy, b), scale);
-  return [matMul(dHidden, dropped(x, dropout), true, false), matMul(dy, hidden, true, false), dHidden];
+registerPortableKernel<LoraGradInputs, QuantizedLinearAttrs>(LoraGrad, ({ dy, x, hidden, b, keep }, { scale, dropout }) => {
+  const dHidden = mul(matMul(dy, b), scale * inflation(dropout));
+  return [matMul(dHidden, dropped(x, keep), true, false), matMul(dy, hidden, true, false), dHidden];
 });
 
-registerPortableKernel<QuantizedLinearGradInputInputs, QuantizedLinearAttrs>(
-  QuantizedLinearGradInput,
-  ({ dy, dHidden, a }, { weight, dropout }) => {
-    const dx = matMul(dy, dequantize(weight));
-    return dHidden && a ? add(dx, dropped(matMul(dHidden, a), dropout)) : dx;
-  },
-);
+registerPortableKernel<QuantizedLinearGradInputInputs, QuantizedLinearAttrs>(QuantizedLinearGradInput, ({ dy, dHidden, a, keep }, { weight }) => {
+  const dx = matMul(dy, dequantize(weight));
+  return dHidden && a ? add(dx, dropped(matMul(dHidden, a), keep)) : dx;
+});
 
-/** Dropout is its own gradient: the same mask, drawn again rather than stored. */
-const dropped = (x: Tensor2D, dropout?: DropoutOptions): Tensor2D =>
-  dropout && dropout.rate > 0 ? mul(x, dropoutMask(x.shape, dropout.rate, dropout.key)) : x;
+/** What dropout multiplies the kept elements by; taken into the narrow matrices, which costs less than in the wide ones. */
+const inflation = (dropout?: DropoutOptions): number => (dropout ? Math.fround(1 / (1 - dropout.rate)) : 1);
+
+function dropoutKeep(shape: number[], { rate, key }: DropoutOptions): Tensor {
+  return isNative() ? dropoutKeepNative(shape, rate, key) : greater(dropoutMask(shape, rate, key), 0);
+}
+
+/** Zeroes what is not kept. Dropout is its own gradient. */
+function dropped(x: Tensor2D, keep?: Tensor): Tensor2D {
+  if (!keep) return x;
+  return (isNative() ? selectNative(keep, x) : mul(x, cast(keep, 'float32'))) as Tensor2D;
+}
