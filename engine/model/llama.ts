@@ -52,7 +52,11 @@ export function forward(llama: Llama, batch: TokenBatch): Tensor2D {
   return tidy(() => {
     const context = batchContext(llama, batch);
     let x = embed(llama.model, batch);
-    for (let layer = 0; layer < llama.model.config.layers; layer++) x = blockForward(llama.model, layer, x, context);
+    for (let layer = 0; layer < llama.model.config.layers; layer++) {
+      const input = x;
+      x = tidy(() => blockForward(llama.model, layer, input, context));
+      input.dispose();
+    }
     return x;
   });
 }
