@@ -10,11 +10,12 @@ export interface Connected {
   config: TemperConfig;
   /** Address of the Temporal UI, where we know it. */
   uiUrl?: string;
-  close(): Promise<void>;
 }
 
 /**
- * Connects to the Temporal server of the configuration; without one, to the development stack of this folder.
+ * Connects to the Temporal server of the configuration; without one, to the development stack of this folder. The connection
+ * is open until the process ends: calls that wait for a run are never settled in an orderly way when a command is interrupted,
+ * and would fail it if they found their connection closed.
  * @throws CliError `unreachable` when no server answers
  */
 export async function connect(env: NodeJS.ProcessEnv = process.env): Promise<Connected> {
@@ -28,7 +29,7 @@ export async function connect(env: NodeJS.ProcessEnv = process.env): Promise<Con
   const connection = await Connection.connect({ ...options, connectTimeout: 5_000 }).catch((error: Error) => {
     throw unreachable(error.message);
   });
-  return { client: new Client({ connection, namespace }), config, uiUrl: stack?.uiUrl, close: () => connection.close() };
+  return { client: new Client({ connection, namespace }), config, uiUrl: stack?.uiUrl };
 }
 
 /** Address of a run in the Temporal UI. */

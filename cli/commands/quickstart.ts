@@ -30,22 +30,18 @@ export async function quickstart({ config: file, fresh, keep }: QuickstartOption
   const view = progressView({ ...console, json: false });
   const stack = await joinOrStartDevStack({ onLine: (line) => view.note(line), signal });
   try {
-    const { client, config, close } = await connect({ ...process.env, TEMPORAL_ADDRESS: stack.address });
-    try {
-      const { handle, runId } = await startRun(client, input, { taskQueue: config.taskQueues.orchestration, fresh });
-      console.err(`Workflow ${fineTuneWorkflow}, run ${handle.workflowId}`);
-      console.err(`Temporal UI: ${runUrl(stack.uiUrl, config.temporal.namespace, handle.workflowId)}`);
-      const result = await Promise.race([watchRun(handle, { view, signal }), stack.failed]);
-      if (result instanceof Error) throw result;
-      const files = await artifactFiles(result, openStore(config.store), join(dataDirectory, 'quickstart'));
-      const summary = summarise(result, { workflowId: handle.workflowId, runId, files });
-      await mkdir(join(dataDirectory, 'quickstart'), { recursive: true });
-      await writeFile(join(dataDirectory, 'quickstart/summary.json'), `${JSON.stringify(summary, undefined, 2)}\n`);
-      if (console.json) console.out(JSON.stringify(summary));
-      else console.out([...(await resultLines(result, config, console)), '', ...closingLines(result, files, performance.now() - started)].join('\n'));
-    } finally {
-      await close();
-    }
+    const { client, config } = await connect({ ...process.env, TEMPORAL_ADDRESS: stack.address });
+    const { handle, runId } = await startRun(client, input, { taskQueue: config.taskQueues.orchestration, fresh });
+    console.err(`Workflow ${fineTuneWorkflow}, run ${handle.workflowId}`);
+    console.err(`Temporal UI: ${runUrl(stack.uiUrl, config.temporal.namespace, handle.workflowId)}`);
+    const result = await Promise.race([watchRun(handle, { view, signal }), stack.failed]);
+    if (result instanceof Error) throw result;
+    const files = await artifactFiles(result, openStore(config.store), join(dataDirectory, 'quickstart'));
+    const summary = summarise(result, { workflowId: handle.workflowId, runId, files });
+    await mkdir(join(dataDirectory, 'quickstart'), { recursive: true });
+    await writeFile(join(dataDirectory, 'quickstart/summary.json'), `${JSON.stringify(summary, undefined, 2)}\n`);
+    if (console.json) console.out(JSON.stringify(summary));
+    else console.out([...(await resultLines(result, config, console)), '', ...closingLines(result, files, performance.now() - started)].join('\n'));
     if (keep && !stack.joined) {
       console.err(`Server and UI stay up at ${stack.uiUrl}; Ctrl-C stops them.`);
       await Promise.race([stack.failed, new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }))]);

@@ -16,22 +16,18 @@ export interface ReportOptions {
 
 /** Fetches the report of a finished run and prints its path. */
 export async function report(id: string, options: ReportOptions, console: Console): Promise<void> {
-  const { client, config, close } = await connect();
-  try {
-    const handle = client.workflow.getHandle(id);
-    const { status } = await handle.describe();
-    if (status.name === 'RUNNING') throw new CliError('failed', `${id}: expected a finished run, got one that is running\nWatch it with: npx temper watch ${id}`);
-    const { artifacts } = (await handle.result()) as FineTuneResult;
-    const html = resolve(options.out ?? join(dataDirectory, 'reports', `${id}.html`));
-    const markdown = html.replace(/(\.html?)?$/, '.md');
-    const store = openStore(config.store);
-    await store.getFile(artifacts.report.html, html);
-    await store.getFile(artifacts.report.markdown, markdown);
-    console.out(console.json ? JSON.stringify({ html, markdown }) : html);
-    if (options.open) openInBrowser(html);
-  } finally {
-    await close();
-  }
+  const { client, config } = await connect();
+  const handle = client.workflow.getHandle(id);
+  const { status } = await handle.describe();
+  if (status.name === 'RUNNING') throw new CliError('failed', `${id}: expected a finished run, got one that is running\nWatch it with: npx temper watch ${id}`);
+  const { artifacts } = (await handle.result()) as FineTuneResult;
+  const html = resolve(options.out ?? join(dataDirectory, 'reports', `${id}.html`));
+  const markdown = html.replace(/(\.html?)?$/, '.md');
+  const store = openStore(config.store);
+  await store.getFile(artifacts.report.html, html);
+  await store.getFile(artifacts.report.markdown, markdown);
+  console.out(console.json ? JSON.stringify({ html, markdown }) : html);
+  if (options.open) openInBrowser(html);
 }
 
 function openInBrowser(file: string): void {

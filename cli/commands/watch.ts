@@ -4,12 +4,8 @@ import { showRun } from '../show-run.js';
 
 /** Shows a run until it ends. */
 export async function watch(id: string, console: Console, signal: AbortSignal): Promise<void> {
-  const { client, config, close } = await connect();
-  try {
-    const handle = client.workflow.getHandle(id);
-    await handle.describe(); // an unknown id is an error now, not a wait
-    await showRun(handle, config, console, signal);
-  } finally {
-    await close();
-  }
+  const { client, config } = await connect();
+  const handle = client.workflow.getHandle(id);
+  await handle.describe(); // an unknown id is an error now, not a wait
+  await showRun(handle, config, console, signal);
 }
