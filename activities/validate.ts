@@ -55,7 +55,7 @@ export async function validate(input: unknown, settings: SourceSettings, progres
   // A large download for an input that is refused anyway would be a waste; what is here already is looked at in any case.
   const worthFetching = problems.length + mistakes.length === 0;
   const localModel = model && (worthFetching || !model.remote) ? await attempt('model.uri', () => model.fetch(progress)) : undefined;
-  const described = localModel && (await attempt('model.uri', () => describe(localModel, config)));
+  const described = localModel && (await attempt('model.uri', () => describe(localModel)));
   if (described) problems.push(...modelProblems(config, described.architecture));
   const localDataset = dataset && (worthFetching || !dataset.remote) ? await attempt('dataset.uri', () => dataset.fetch(progress)) : undefined;
   problems.push(...(localDataset
@@ -128,10 +128,9 @@ async function checkPublish({ publish }: FineTuneConfig, settings: SourceSetting
 
 type Architecture = LlamaConfig & { parameters: number; format: 'gguf' | 'safetensors' };
 
-/** Reads the model's headers, and its tokenizer when the configuration depends on its chat template. */
-async function describe({ path }: LocalModel, { format }: FineTuneConfig): Promise<{ architecture: Architecture; tokenizer?: Tokenizer }> {
-  const architecture = await describeModel(path);
-  return format.template === 'chat' ? { architecture, tokenizer: await openTokenizer(path) } : { architecture };
+/** Reads the model's headers and its tokenizer. */
+async function describe({ path }: LocalModel): Promise<{ architecture: Architecture; tokenizer: Tokenizer }> {
+  return { architecture: await describeModel(path), tokenizer: await openTokenizer(path) };
 }
 
 const fileOf = ({ dataset }: FineTuneConfig, { path }: LocalDataset): { path: string; name: string } => ({ path, name: basename(dataset.uri.replace(/^file:/, '')) });

@@ -9,7 +9,7 @@ import { builtInDatasets, fetchBuiltInDataset } from './built-in-datasets.js';
 import { digestOf, recall, remember } from './digest-cache.js';
 import { SourceError } from './source-error.js';
 import type { SourceProgress, SourceSettings } from './source-settings.js';
-import { openBucket, parseSourceUri, statObject } from './source-uri.js';
+import { asInput, openBucket, parseSourceUri, statObject } from './source-uri.js';
 
 const mediaTypes: Readonly<Record<string, string>> = {
   '.csv': 'text/csv', '.json': 'application/json', '.jsonl': 'application/jsonl', '.ndjson': 'application/x-ndjson', '.parquet': 'application/vnd.apache.parquet',
@@ -55,16 +55,19 @@ export async function locateDataset(uri: string, settings: SourceSettings): Prom
         await rename(arrived, cachedPath(ref, cacheDirectory));
         await remember(identity, digest, cacheDirectory);
       }
-      return { path: await fetchDataset(ref, settings, progress), ref };
+      return { path: await fetchPinned(ref, settings, progress), ref };
     },
   };
 }
 
 /**
  * Local path of a dataset that `locateDataset` pinned, verified against its digest; fetched when this machine's cache lacks it.
- * @throws InvalidInputError when the file has changed since
+ * @throws InvalidInputError when it is not there any more, or has changed since
  */
-export async function fetchDataset(ref: ArtifactRef, settings: SourceSettings, progress?: SourceProgress): Promise<string> {
+export const fetchDataset = (ref: ArtifactRef, settings: SourceSettings, progress?: SourceProgress): Promise<string> =>
+  asInput('dataset.uri', () => fetchPinned(ref, settings, progress));
+
+async function fetchPinned(ref: ArtifactRef, settings: SourceSettings, progress?: SourceProgress): Promise<string> {
   if (ref.uri.startsWith('s3:')) {
     const path = cachedPath(ref, settings.cacheDirectory);
     if (await access(path).then(() => true, () => false)) return path;

@@ -11,7 +11,7 @@ import { digestOf, recall, remember } from './digest-cache.js';
 import { modelFiles } from './model-files.js';
 import { SourceError } from './source-error.js';
 import type { SourceProgress, SourceSettings } from './source-settings.js';
-import { openBucket, parseSourceUri } from './source-uri.js';
+import { asInput, openBucket, parseSourceUri } from './source-uri.js';
 
 const scheme = 'builtin:';
 const mediaType = (name: string): string => (name.endsWith('.json') ? 'application/json' : 'application/octet-stream');
@@ -106,10 +106,10 @@ export class ModelCache {
   /**
    * Directory `<cache>/models/<sha256 of names and digests>` with the model's files under their names: links to local files and
    * to verified downloads. Two processes may do it at once.
-   * @throws InvalidInputError when a file has changed since the run began
+   * @throws InvalidInputError when a file is not there any more, or has changed since the run began
    */
   open(model: Pick<ModelRef, 'files'>, progress?: SourceProgress): Promise<string> {
-    return openFiles(model.files, this.settings, progress);
+    return asInput('model.uri', () => openFiles(model.files, this.settings, progress));
   }
 }
 

@@ -1,3 +1,4 @@
+import { InvalidInputError } from '../../contracts/errors.js';
 import { nearest } from '../../contracts/nearest.js';
 import type { ArtifactStore } from '../../store/artifact-store.js';
 import { openStore } from '../../store/open-store.js';
@@ -33,3 +34,12 @@ export async function statObject(bucket: ArtifactStore, key: string): Promise<{ 
 /** Whether an error says that the user's input names something that cannot be had; all others are the surroundings' fault. */
 export const isBadSource = (error: unknown): error is SourceError | StoreError =>
   error instanceof SourceError || (error instanceof StoreError && ['bad_uri', 'missing', 'no_bucket', 'denied'].includes(error.code));
+
+/** Runs work in which only what the user named at `path` can be bad. @throws InvalidInputError for what `isBadSource` says so of */
+export async function asInput<T>(path: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw isBadSource(error) ? new InvalidInputError([{ path, message: error.message }]) : error;
+  }
+}

@@ -51,6 +51,17 @@ describe('local models and datasets', () => {
     await expect(fetchDataset(ref, settings)).rejects.toThrow(/dataset\.uri: .*data\.csv: expected sha256 .*; the file has changed since the run began/);
   });
 
+  it('notices a model and a dataset that are not there any more', async () => {
+    const { directory, settings } = localSettings();
+    const files = await (await (await locateModel('file:model.gguf', settings)).fetch()).pin();
+    const { ref } = await (await locateDataset('file:data.csv', settings)).fetch();
+    rmSync(join(directory, 'model.gguf'));
+    rmSync(join(directory, 'data.csv'));
+    const problem = (path: string, name: string) => ({ name: 'InvalidInputError', problems: [{ path, message: `expected a file or directory at ${join(directory, name)}, got none` }] });
+    await expect(new ModelCache(settings).open({ files })).rejects.toMatchObject(problem('model.uri', 'model.gguf'));
+    await expect(fetchDataset(ref, settings)).rejects.toMatchObject(problem('dataset.uri', 'data.csv'));
+  });
+
   it('follows a model that moved', async () => {
     const { directory, settings } = localSettings();
     const files = await (await (await locateModel('file:model.gguf', settings)).fetch()).pin();
