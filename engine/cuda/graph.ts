@@ -30,6 +30,7 @@ class Recording {
   static make(backend: CudaBackend, name: string, inputs: readonly Tensor[], draw: Draw, compute: (inputs: Tensor[]) => Tensor[]): Recording {
     const { device } = backend;
     backend.products.reserveWorkspace();
+    device.memory.trim(); // What the runs before left cached would be held beside the recording's own memory.
     const cell = device.memory.allocate(8, "a recording's draw");
     const { result, release } = device.memory.withPrivatePool(name, () => {
       const own = inputs.map((input) => keep(copyOf(backend, input)));

@@ -3,29 +3,93 @@ import type { DropoutOptions } from '../tensor/lora.js';
 import type { FrozenWeight } from '../tensor/weight-types.js';
 import type { CudaBackend } from './backend.js';
 import type { MatrixOperand } from './cublas-lt.js';
+import { ceilDiv, type KernelArgument } from './program.js';
 import { dropoutAddProgram, dropoutArguments, dropoutProgram } from './programs/dropout.cu.js';
+import { loraDownProgram, loraOuterProgram, loraSpreadProgram, loraSumProgram, MAX_RANK, outerRows, type Factor } from './programs/lora.cu.js';
 import { withWeight } from './weights.js';
 
 /*
- * The low-rank branch beside a frozen product. All matrices are bf16 and accumulated in float32; the gradients of A and B are
- * float32. `first` is the number of x's first element in the dropout stream, for callers that work through rows in chunks.
+ * The low-rank branch beside a frozen product. Tall matrices are bf16 and accumulated in float32; the gradients of A and B are
+ * float32. Kernels of our own serve the usual shapes (rank up to 16, widths that are multiples of 8), cublasLt all others.
+ * `first` is the number of x's first element in the dropout stream, for callers that work through rows in chunks.
  */
 
-/** hidden [n, rank] = scale · dropout(x)·Aᵀ. */
-export function loraDown(backend: CudaBackend, x: MatrixOperand, a: TensorInfo, scale: number, dropout: DropoutOptions | undefined, first = 0): TensorInfo {
-  const { rows, columns: inner } = x, [rank] = a.shape;
-  const hidden = backend.make([rows, rank], 'float32', 'bf16', 'a LoRA branch');
-  withDropped(backend, x, dropout, first, (input) =>
-    backend.with('bf16', [a], (down) =>
-      backend.multiply({ a: input, b: backend.matrix(down, rank, inner), transposeB: true, out: backend.matrix(hidden, rows, rank), alpha: scale })));
-  return hidden;
+/** The branch's dropout, and where in its stream x begins. */
+export interface BranchDropout {
+  options: DropoutOptions | undefined;
+  /** @default 0 */
+  first?: number;
 }
 
-/** y [n, out] += hidden·Bᵀ. */
-export function addLoraUp(backend: CudaBackend, y: MatrixOperand, hidden: TensorInfo, b: TensorInfo): void {
-  const [rows, rank] = hidden.shape, [columns] = b.shape;
-  backend.with('bf16', [b], (up) =>
-    backend.multiply({ a: backend.matrix(hidden, rows, rank), b: backend.matrix(up, columns, rank), transposeB: true, out: y, beta: 1 }));
+const isFused = (rank: number, width: number, { first = 0 }: BranchDropout): boolean => rank <= MAX_RANK && width % 8 === 0 && first % 4 === 0;
+const isDropping = ({ options }: BranchDropout): boolean => options !== undefined && options.rate > 0;
+const drawArguments = (backend: CudaBackend, { options }: BranchDropout): KernelArgument[] => dropoutArguments(backend.recording?.drawCell ?? 0, options);
+
+/** hidden [n, rank] = scale · dropout(x)·Aᵀ. */
+export const loraDown = (backend: CudaBackend, x: MatrixOperand, a: TensorInfo, scale: number, dropout: BranchDropout): TensorInfo => down(backend, x, 'a', a, scale, dropout);
+
+/** scale · dropout(x)·Aᵀ or scale · x·B. */
+function down(backend: CudaBackend, x: MatrixOperand, factor: Factor, matrix: TensorInfo, scale: number, dropout: BranchDropout): TensorInfo {
+  const { rows, columns: inner } = x;
+  const rank = factor === 'a' ? matrix.shape[0] : matrix.shape[1];
+  const low = backend.make([rows, rank], 'float32', 'bf16', 'a LoRA branch');
+  if (isFused(rank, inner, dropout)) {
+    backend.with('f32', [matrix], (w) =>
+      backend.launch(loraDownProgram(factor, rank, isDropping(dropout), rows), [
+        backend.pointer(low), { pointer: x.address }, backend.pointer(w), { i64: rows }, inner, { f32: scale }, { i64: dropout.first ?? 0 }, ...drawArguments(backend, dropout),
+      ]));
+    return low;
+  }
+  withDropped(backend, x, dropout, (input) =>
+    backend.with('bf16', [matrix], (w) =>
+      backend.multiply({ a: input, b: backend.matrix(w, w.shape[0], w.shape[1]), transposeB: factor === 'a', out: backend.matrix(low, rows, rank), alpha: scale })));
+  return low;
+}
+
+/**
+ * out [n, width] = x·op(W) + dropout(low·factor): the frozen product and the branch's share. Our kernel writes the branch first
+ * and the product adds to it, so that `out` is read and written once less.
+ */
+function productWithBranch(backend: CudaBackend, out: MatrixOperand, low: TensorInfo, factor: Factor, matrix: TensorInfo, dropout: BranchDropout, product: (beta: number) => void): void {
+  const { rows, columns: width } = out, [, rank] = low.shape;
+  if (out.format === 'bf16' && isFused(rank, width, dropout)) {
+    backend.with('f32', [matrix], (w) => backend.with('bf16', [low], (bf16) =>
+      backend.launch(loraSpreadProgram(factor, rank, isDropping(dropout), rows, width), [
+        { pointer: out.address }, backend.pointer(bf16), backend.pointer(w), { i64: rows }, width, { i64: dropout.first ?? 0 }, ...drawArguments(backend, dropout),
+      ])));
+    return product(1);
+  }
+  product(0);
+  backend.with('bf16', [low, matrix], (bf16, w) => {
+    const branch = { a: backend.matrix(bf16, rows, rank), b: backend.matrix(w, w.shape[0], w.shape[1]), transposeB: factor === 'b' };
+    if (!isDropping(dropout)) return backend.multiply({ ...branch, out, beta: 1 });
+    const size = rows * width;
+    backend.scratch(2 * size, 'a branch before dropout', (address) => {
+      backend.multiply({ ...branch, out: { ...out, address } });
+      backend.launch(dropoutAddProgram(size), [{ pointer: out.address }, { pointer: address }, { i64: size }, { i64: dropout.first ?? 0 }, ...drawArguments(backend, dropout)]);
+    });
+  });
+}
+
+/** y [n, out] = x·Wᵀ + hidden·Bᵀ. */
+export function linear(backend: CudaBackend, y: MatrixOperand, x: MatrixOperand, weight: FrozenWeight, branch?: { hidden: TensorInfo; b: TensorInfo }): void {
+  const product = (beta: number) => withWeight(backend, weight, (w) => backend.multiply({ a: x, b: w, transposeB: true, out: y, beta }));
+  if (branch) productWithBranch(backend, y, branch.hidden, 'b', branch.b, { options: undefined }, product);
+  else product(0);
+}
+
+/** dx [n, in] = dy·W + dropout(dHidden·A). */
+export function inputGradient(
+  backend: CudaBackend,
+  dx: MatrixOperand,
+  dy: MatrixOperand,
+  weight: FrozenWeight,
+  branch: { dHidden: TensorInfo; a: TensorInfo } | undefined,
+  dropout: BranchDropout,
+): void {
+  const product = (beta: number) => withWeight(backend, weight, (w) => backend.multiply({ a: dy, b: w, out: dx, beta }));
+  if (branch) productWithBranch(backend, dx, branch.dHidden, 'a', branch.a, dropout, product);
+  else product(0);
 }
 
 export interface LoraGradientOperands {
@@ -45,57 +109,46 @@ export function loraGradients(
   backend: CudaBackend,
   { dy, x, hidden, b, dA, dB }: LoraGradientOperands,
   scale: number,
-  dropout: DropoutOptions | undefined,
-  { first = 0, accumulate = false } = {},
+  dropout: BranchDropout,
+  accumulate = false,
 ): TensorInfo {
-  const { rows, columns } = dy, inner = x.columns, [, rank] = b.shape;
-  const beta = accumulate ? 1 : 0;
-  const dHidden = backend.make([rows, rank], 'float32', 'bf16', 'the gradient of a LoRA branch');
-  if (rows === 0 && !accumulate) {
-    for (const info of [dA, dB]) backend.device.fill(backend.address(info), 0, 4 * info.shape[0] * info.shape[1]);
-    return dHidden;
-  }
-  backend.with('bf16', [b], (up) =>
-    backend.multiply({ a: dy, b: backend.matrix(up, columns, rank), out: backend.matrix(dHidden, rows, rank), alpha: scale }));
-  backend.multiply({ a: dy, transposeA: true, b: backend.matrix(hidden, rows, rank), out: backend.matrix(dB, columns, rank), beta });
-  withDropped(backend, x, dropout, first, (input) =>
-    backend.multiply({ a: backend.matrix(dHidden, rows, rank), transposeA: true, b: input, out: backend.matrix(dA, rank, inner), beta }));
+  const dHidden = down(backend, dy, 'b', b, scale, { options: undefined });
+  outer(backend, 'b', dB, hidden, dy, { options: undefined }, accumulate);
+  outer(backend, 'a', dA, dHidden, x, dropout, accumulate);
   return dHidden;
 }
 
-/** dx [n, in] = dy·W and, with a branch, + dropout(dHidden·A). */
-export function inputGradient(
-  backend: CudaBackend,
-  dx: MatrixOperand,
-  dy: MatrixOperand,
-  weight: FrozenWeight,
-  branch: { dHidden: TensorInfo; a: TensorInfo } | undefined,
-  dropout: DropoutOptions | undefined,
-  first = 0,
-): void {
-  const { rows, columns: inner } = dx;
-  withWeight(backend, weight, (w) => backend.multiply({ a: dy, b: w, out: dx }));
-  if (!branch) return;
-  const [rank] = branch.a.shape;
-  backend.with('bf16', [branch.dHidden, branch.a], (dHidden, a) => {
-    const product = { a: backend.matrix(dHidden, rows, rank), b: backend.matrix(a, rank, inner) };
-    if (!dropout || dropout.rate === 0) {
-      backend.multiply({ ...product, out: dx, beta: 1 });
-      return;
-    }
-    const size = rows * inner;
-    backend.scratch(2 * size, 'the gradient through dropout', (address) => {
-      backend.multiply({ ...product, out: { ...dx, address } });
-      backend.launch(dropoutAddProgram(size), [{ pointer: dx.address }, { pointer: address }, { i64: size }, { i64: first }, ...dropoutArguments(backend.recording?.drawCell ?? 0, dropout)]);
+/** lowᵀ·dropout(x) into a gradient in A's layout [rank, width] or B's [width, rank]. */
+function outer(backend: CudaBackend, factor: Factor, gradient: TensorInfo, low: TensorInfo, x: MatrixOperand, dropout: BranchDropout, accumulate: boolean): void {
+  const { rows, columns: width } = x, [, rank] = low.shape;
+  if (rows === 0) {
+    if (!accumulate) backend.device.fill(backend.address(gradient), 0, 4 * rank * width);
+    return;
+  }
+  if (isFused(rank, width, dropout)) {
+    const perBlock = outerRows(rows), blocks = ceilDiv(rows, perBlock);
+    backend.scratch(4 * blocks * rank * width, 'parts of a LoRA gradient', (parts) => {
+      backend.launch(loraOuterProgram(rank, isDropping(dropout), rows, width), [
+        { pointer: parts }, backend.pointer(low), { pointer: x.address }, { i64: rows }, width, perBlock, { i64: dropout.first ?? 0 }, ...drawArguments(backend, dropout),
+      ]);
+      backend.launch(loraSumProgram(factor, rank, width), [backend.pointer(gradient), { pointer: parts }, blocks, width, accumulate ? 1 : 0]);
     });
-  });
+    return;
+  }
+  const thin = backend.matrix(low, rows, rank), beta = accumulate ? 1 : 0;
+  withDropped(backend, x, dropout, (wide) =>
+    backend.multiply(
+      factor === 'a'
+        ? { a: thin, transposeA: true, b: wide, out: backend.matrix(gradient, rank, width), beta }
+        : { a: wide, transposeA: true, b: thin, out: backend.matrix(gradient, width, rank), beta },
+    ));
 }
 
-function withDropped(backend: CudaBackend, x: MatrixOperand, dropout: DropoutOptions | undefined, first: number, use: (input: MatrixOperand) => void): void {
-  if (!dropout || dropout.rate === 0) return use(x);
+function withDropped(backend: CudaBackend, x: MatrixOperand, dropout: BranchDropout, use: (input: MatrixOperand) => void): void {
+  if (!isDropping(dropout)) return use(x);
   const size = x.rows * x.columns;
   backend.scratch(2 * size, 'dropped-out inputs', (address) => {
-    backend.launch(dropoutProgram('bf16', 'bf16', size), [{ pointer: address }, { pointer: x.address }, { i64: size }, { i64: first }, ...dropoutArguments(backend.recording?.drawCell ?? 0, dropout)]);
+    backend.launch(dropoutProgram('bf16', 'bf16', size), [{ pointer: address }, { pointer: x.address }, { i64: size }, { i64: dropout.first ?? 0 }, ...drawArguments(backend, dropout)]);
     use({ ...x, address });
   });
 }

@@ -155,7 +155,8 @@ export class CachingAllocator {
     const bytes = size < SMALL ? SMALL_SEGMENT : Math.max(LARGE_SEGMENT, Math.ceil(size / LARGE_GRANULE) * LARGE_GRANULE);
     // A large segment is first asked for in full, then in the bare size: near the limit the difference decides.
     for (const wanted of [...new Set([bytes, size < SMALL ? bytes : Math.ceil(size / LARGE_GRANULE) * LARGE_GRANULE])]) {
-      for (const trimFirst of [false, true]) {
+      // Giving memory back waits for the device, which a stream that is being recorded forbids.
+      for (const trimFirst of this.current === this.main ? [false, true] : [false]) {
         if (trimFirst) this.trim();
         if (this.statistics.reserved + wanted > this.limit) continue;
         const address = this.source.allocate(wanted);

@@ -8,6 +8,7 @@ import { dequantizeInt8Program, dequantizeNf4Program } from '../../engine/cuda/p
 import { dropoutAddProgram, dropoutProgram } from '../../engine/cuda/programs/dropout.cu.js';
 import { binaryProgram, castProgram, rangeProgram, selectProgram, unaryProgram } from '../../engine/cuda/programs/elementwise.cu.js';
 import { gatherProgram, oneHotProgram, placeRowsProgram, stridedCopyProgram } from '../../engine/cuda/programs/layout.cu.js';
+import { loraDownProgram, loraOuterProgram, loraSpreadProgram, loraSumProgram } from '../../engine/cuda/programs/lora.cu.js';
 import { crossEntropyProgram } from '../../engine/cuda/programs/loss.cu.js';
 import { argReduceProgram, cumulativeSumProgram, reduceProgram, softmaxProgram, type Reduction } from '../../engine/cuda/programs/reduce.cu.js';
 import { segmentSumProgram } from '../../engine/cuda/programs/segment-sum.cu.js';
@@ -22,7 +23,7 @@ export function catalogue(): CudaProgram[] {
     segmentBoundsProgram(attention[0]),
     ...attention.flatMap((shape) => [attentionProgram(shape), attentionDeltaProgram(shape), attentionKeyGradientProgram(shape), attentionQueryGradientProgram(shape)]),
     ...(['f32', 'bf16'] as const).flatMap((x) => [576, 3200, 8192, 33].flatMap((columns) => [rmsNormProgram(x, 'f32', 2, columns), rmsNormGradProgram(x, 'bf16', 'f32', 2, columns)])),
-    rotaryProgram('bf16', 64), rotaryProgram('f32', 64), swiGluProgram('bf16', 'bf16', 'bf16', 99), swiGluProgram('f32', 'f32', 'f32', 99),
+    rotaryProgram('bf16', 64, 32), rotaryProgram('f32', 66, 33), swiGluProgram('bf16', 'bf16', 'bf16', 99), swiGluProgram('f32', 'f32', 'f32', 99),
     swiGluGradProgram('bf16', 'bf16', 'bf16', 99), swiGluGradProgram('f32', 'f32', 'f32', 99),
     dequantizeNf4Program('bf16', 99), dequantizeNf4Program('f32', 99), dequantizeInt8Program('bf16', 99), dequantizeInt8Program('f32', 99),
     dropoutProgram('bf16', 'bf16', 99), dropoutProgram('f32', 'f32', 99), dropoutAddProgram(99),
@@ -33,6 +34,9 @@ export function catalogue(): CudaProgram[] {
     binaryProgram('Less', 'a < b', 'i32', 'i32', 'u8', { size: 99, broadcast: { shape: [3, 33], a: [0, 1], b: [1, 0] } }),
     selectProgram('bf16', 'f32', 'f32', 2, 99), rangeProgram('f32', 9), rangeProgram('i32', 9), rangeProgram('u8', 9),
     ...formats.flatMap((format) => [gatherProgram(format, 9), placeRowsProgram(format, 9), stridedCopyProgram(format, 3, 9)]),
+    ...[3, 8, 16].flatMap((rank) => [true, false].flatMap((dropout) => (['a', 'b'] as const).flatMap((factor) => [
+      loraDownProgram(factor, rank, dropout, 99), loraDownProgram(factor, rank, dropout, 4096), loraSpreadProgram(factor, rank, dropout, 99, 64), loraOuterProgram(rank, dropout, 99, 64), loraSumProgram(factor, rank, 64),
+    ]))),
     oneHotProgram('f32', 9), oneHotProgram('i32', 9), crossEntropyProgram(3),
     ...(['sum', 'max', 'min', 'prod', 'all', 'any'] as Reduction[]).flatMap((reduction) =>
       [100, 5000].flatMap((columns) => [reduceProgram(reduction, 'bf16', 'f32', 3, columns), reduceProgram(reduction, 'i32', 'i32', 3, columns)])),

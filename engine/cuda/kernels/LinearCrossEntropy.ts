@@ -2,10 +2,9 @@ import type { TensorInfo } from '@tensorflow/tfjs-core';
 import { LinearCrossEntropy, type LinearCrossEntropyAttrs, type LinearCrossEntropyInputs } from '../../tensor/linear-cross-entropy.js';
 import { cudaKernel, type CudaBackend } from '../backend.js';
 import type { MatrixOperand } from '../cublas-lt.js';
-import { inputGradient, loraDown, loraGradients } from '../lora-branch.js';
+import { inputGradient, linear, loraDown, loraGradients } from '../lora-branch.js';
 import { crossEntropyProgram } from '../programs/loss.cu.js';
 import { reduceProgram } from '../programs/reduce.cu.js';
-import { withWeight } from '../weights.js';
 
 /** Rows of a chunk are a multiple of this where there are enough: whole tiles for the tensor cores. */
 const ROW_TILE = 128;
@@ -37,11 +36,9 @@ export const linearCrossEntropyKernel = cudaKernel<LinearCrossEntropyInputs, Lin
             const dLogits = backend.make([size, vocabulary], 'float32', 'bf16', 'the gradient of the logits');
             row(backend.address(dLogits));
             const dy = backend.matrix(dLogits, size, vocabulary);
-            let dLow: TensorInfo | undefined;
-            if (branch && low && dA && dB) {
-              dLow = loraGradients(backend, { dy, x, hidden: low, b: branch.b, dA, dB }, scale, dropout, { first: start * inner, accumulate: start > 0 });
-            }
-            inputGradient(backend, rowsFrom(dHidden), dy, head, branch && dLow ? { dHidden: dLow, a: branch.a } : undefined, dropout, start * inner);
+            const draw = { options: dropout, first: start * inner };
+            const dLow = branch && low && dA && dB && loraGradients(backend, { dy, x, hidden: low, b: branch.b, dA, dB }, scale, draw, start > 0);
+            inputGradient(backend, rowsFrom(dHidden), dy, head, branch && dLow && { dHidden: dLow, a: branch.a }, draw);
             for (const info of [dLogits, ...(dLow ? [dLow] : [])]) backend.free(info);
           });
         }
@@ -65,12 +62,12 @@ interface Chunk {
 function forwardChunk(backend: CudaBackend, x: MatrixOperand, { head, branch, scale, dropout, first, size, vocabulary }: Chunk, use: (logits: number, low?: TensorInfo) => void): void {
   backend.scratch(4 * size * vocabulary, 'a chunk of logits', (logits) => {
     const out = { address: logits, format: 'f32' as const, rows: size, columns: vocabulary };
-    withWeight(backend, head, (w) => backend.multiply({ a: x, b: w, transposeB: true, out }));
-    if (!branch) return use(logits);
-    const low = loraDown(backend, x, branch.a, scale, dropout, first);
-    const rank = branch.a.shape[0];
-    backend.with('bf16', [branch.b], (up) =>
-      backend.multiply({ a: backend.matrix(low, size, rank), b: backend.matrix(up, vocabulary, rank), transposeB: true, out, beta: 1 }));
+    if (!branch) {
+      linear(backend, out, x, head);
+      return use(logits);
+    }
+    const low = loraDown(backend, x, branch.a, scale, { options: dropout, first });
+    linear(backend, out, x, head, { hidden: low, b: branch.b });
     use(logits, low);
     backend.free(low);
   });

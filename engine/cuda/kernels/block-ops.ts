@@ -26,7 +26,7 @@ export const blockOpKernels = [
     const [, , heads, headSize] = x.shape;
     const size = util.sizeFromShape(x.shape);
     const y = backend.make(x.shape, 'float32', backend.format(x), RotaryEmbedding);
-    backend.launch(rotaryProgram(backend.format(x), size), [
+    backend.launch(rotaryProgram(backend.format(x), size, headSize / 2), [
       backend.pointer(y), backend.pointer(x), backend.pointer(cos), backend.pointer(sin), { i64: size / 2 }, heads, headSize / 2, { f32: inverse ? -1 : 1 },
     ]);
     return y;

@@ -98,22 +98,34 @@ extern "C" __global__ void rms_norm_grad(T* dx, const G* dy, const T* x, const W
   };
 };
 
-/** Rotates pairs (i, i + D/2) of each head. Args: y, x, cos, sin, size of half the values, heads, half, sign. */
-export const rotaryProgram = (x: Format, size: number): CudaProgram => ({
-  key: `rotary_${x}`,
+/** Pairs that one thread rotates: two neighbouring ones where the halves allow it. */
+const rotaryPairs = (half: number) => (half % 2 === 0 ? 2 : 1);
+
+/** Rotates pairs (i, i + D/2) of each head. Args: y, x, cos, sin, pairs, heads, half, sign. */
+export const rotaryProgram = (x: Format, size: number, half: number): CudaProgram => ({
+  key: `rotary_${x}_${rotaryPairs(half)}`,
   entry: 'rotary',
-  grid: [ceilDiv(size / 2, 256), 1, 1],
+  grid: [ceilDiv(size / 2, 256 * rotaryPairs(half)), 1, 1],
   block: [256, 1, 1],
   source: () => /* cuda */ `
 typedef ${formatType[x]} T;
-extern "C" __global__ void rotary(T* y, const T* x, const float* cosines, const float* sines, i64 size, int heads, int half, float sign) {
-  i64 at = (i64)blockIdx.x * 256 + threadIdx.x;
-  if (at >= size) return;
-  int i = (int)(at % half);
-  i64 row = at / half, low = row * 2 * half + i, high = low + half, angle = row / heads * half + i;
-  float c = cosines[angle], s = sines[angle] * sign, a = toFloat(x[low]), b = toFloat(x[high]);
-  y[low] = Store<T>::of(a * c - b * s);
-  y[high] = Store<T>::of(b * c + a * s);
+extern "C" __global__ void rotary(T* y, const T* x, const float* cosines, const float* sines, i64 pairs, int heads, int half, float sign) {
+  constexpr int N = ${rotaryPairs(half)};
+  i64 at = ((i64)blockIdx.x * 256 + threadIdx.x) * N;
+  if (at >= pairs) return;
+  u32 row = (u32)(at / half); // fewer than 2^32 heads of all positions
+  int i = (int)(at - (i64)row * half);
+  i64 low = (i64)row * 2 * half + i, high = low + half, angle = (i64)(row / (u32)heads) * half + i;
+  Pack<float, N> c = loadPack<N>(cosines + angle), s = loadPack<N>(sines + angle);
+  Pack<T, N> a = loadPack<N>(x + low), b = loadPack<N>(x + high), p, q;
+  #pragma unroll
+  for (int j = 0; j < N; j++) {
+    float u = toFloat(a.v[j]), v = toFloat(b.v[j]), sine = s.v[j] * sign;
+    p.v[j] = Store<T>::of(u * c.v[j] - v * sine);
+    q.v[j] = Store<T>::of(v * c.v[j] + u * sine);
+  }
+  storePack(y + low, p);
+  storePack(y + high, q);
 }`,
 });
 

@@ -1,0 +1,275 @@
+/*
+ * The low-rank branch beside a frozen product, each kernel in one pass over the tall matrix and with dropout drawn on the way:
+ * bound by memory bandwidth and, with dropout, nearly as much by Philox's integer arithmetic.
+ * v1 was four cublasLt products around a dropped-out copy of x (H100, 4096 x 3200, rank 8): down 42 us, outer 47 us, spread 51 us.
+ * x and the outputs are bf16, the low-rank matrices float32 as they are trained; rows of x are multiples of 8 values.
+ */
+import { ceilDiv, type CudaProgram } from '../program.js';
+import { dropoutParameters, readDraw } from './dropout.cu.js';
+
+/** Largest rank whose factors fit a thread's registers; above it cublasLt is used. */
+export const MAX_RANK = 16;
+
+/** Which matrix the branch is multiplied by: A [rank, inner] or B [inner, rank]. */
+export type Factor = 'a' | 'b';
+
+/** Eight neighbouring values' keep bits; `at` counts from the stream's start and is a multiple of 4. */
+const keepBits = /* cuda */ `
+__device__ __forceinline__ u32 keepBits(i64 at, u32 threshold, u32 step, u32 stream, u32 key0, u32 key1) {
+  u32 words[4], bits = 0;
+  #pragma unroll
+  for (int half = 0; half < 2; half++) {
+    philox(words, (u64)(at >> 2) + half, step, stream, key0, key1);
+    #pragma unroll
+    for (int i = 0; i < 4; i++) bits |= (u32)((words[i] & 0x7fffffu) >= threshold) << (4 * half + i);
+  }
+  return bits;
+}
+/** Words of two values with those dropped zeroed. */
+__device__ __forceinline__ u32 maskPair(u32 word, u32 bits, int pair) {
+  return word & ((bits >> (2 * pair) & 1 ? 0xffffu : 0u) | (bits >> (2 * pair + 1) & 1 ? 0xffff0000u : 0u));
+}
+`;
+
+/** f[rank][8] from the factor, for columns k … k + 7, in 16-byte reads where its layout has them. */
+const loadFactor = (factor: Factor, rank: number) =>
+  factor === 'a'
+    ? `#pragma unroll
+  for (int r = 0; r < ${rank}; r++) {
+    Pack<float, 4> p = loadPack<4>(w + (i64)r * inner + k), q = loadPack<4>(w + (i64)r * inner + k + 4);
+    #pragma unroll
+    for (int i = 0; i < 4; i++) { f[r][i] = p.v[i]; f[r][4 + i] = q.v[i]; }
+  }`
+    : rank % 4 === 0
+      ? `#pragma unroll
+  for (int i = 0; i < 8; i++)
+    #pragma unroll
+    for (int c = 0; c < ${rank / 4}; c++) {
+      Pack<float, 4> p = loadPack<4>(w + (i64)(k + i) * ${rank} + 4 * c);
+      #pragma unroll
+      for (int j = 0; j < 4; j++) f[4 * c + j][i] = p.v[j];
+    }`
+      : `#pragma unroll
+  for (int r = 0; r < ${rank}; r++)
+    #pragma unroll
+    for (int i = 0; i < 8; i++) f[r][i] = w[(i64)(k + i) * ${rank} + r];`;
+
+/** Tall inputs fill the device with blocks of 32 rows, which read the factor half as often; short ones need more blocks. */
+const downShape = (rows: number, rank: number) => (rows >= 3072 && rank <= 8 ? { tall: 2, warps: 16 } : { tall: 1, warps: 8 });
+
+/**
+ * out [rows, rank] = scale · dropout(x [rows, inner]) · factorᵀ. A block owns 16 rows, its warps share the inner dimension. Each
+ * thread reads 16 neighbouring bytes of a row and takes them for the tensor core's scattered columns: the sum does not mind the
+ * order as long as both operands have the same. Args: out, x, w, rows, inner, scale, first, dropout.
+ */
+export const loraDownProgram = (factor: Factor, rank: number, dropout: boolean, rows: number): CudaProgram => {
+  const tiles = ceilDiv(rank, 8), { tall, warps } = downShape(rows, rank);
+  return {
+    key: `lora_down_${factor}_${rank}_${dropout ? 'drop' : 'all'}_${tall}`,
+    entry: 'lora_down',
+    grid: [ceilDiv(rows, 16 * tall), 1, 1],
+    block: [warps * 32, 1, 1],
+    source: () => keepBits + /* cuda */ `
+extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(bf16* out, const bf16* x, const float* w, i64 rows, int inner, float scale, i64 first, ${dropoutParameters}) {
+  constexpr int TALL = ${tall}, WARPS = ${warps};
+  __shared__ float parts[WARPS][16 * TALL][${tiles * 8 + 1}];
+  ${dropout ? readDraw : ''}
+  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
+  i64 base = (i64)blockIdx.x * 16 * TALL;
+  float sum[TALL][${tiles}][4];
+  #pragma unroll
+  for (int m = 0; m < TALL; m++)
+    #pragma unroll
+    for (int j = 0; j < ${tiles}; j++) sum[m][j][0] = sum[m][j][1] = sum[m][j][2] = sum[m][j][3] = 0.f;
+  #pragma unroll 2
+  for (int k = warp * 32 + t * 8; k - t * 8 < inner; k += WARPS * 32) {
+    bool in = k < inner;
+    Pack<u32, 4> read[TALL][2];
+    #pragma unroll
+    for (int m = 0; m < TALL; m++)
+      #pragma unroll
+      for (int h = 0; h < 2; h++) {
+        i64 row = base + m * 16 + h * 8 + g;
+        read[m][h] = in && row < rows ? *reinterpret_cast<const Pack<u32, 4>*>(x + row * inner + k) : Pack<u32, 4>{ { 0, 0, 0, 0 } };
+      }
+    u32 b[${tiles}][4];
+    #pragma unroll
+    for (int j = 0; j < ${tiles}; j++) {
+      int n = j * 8 + g;
+      float v[8];
+      ${factor === 'a'
+        ? `if (in && n < ${rank}) { Pack<float, 4> low = loadPack<4>(w + (i64)n * inner + k), high = loadPack<4>(w + (i64)n * inner + k + 4);
+        #pragma unroll
+        for (int i = 0; i < 4; i++) { v[i] = low.v[i]; v[4 + i] = high.v[i]; } }
+      else
+        #pragma unroll
+        for (int i = 0; i < 8; i++) v[i] = 0.f;`
+        : `#pragma unroll
+      for (int i = 0; i < 8; i++) v[i] = in && n < ${rank} ? w[(i64)(k + i) * ${rank} + n] : 0.f;`}
+      #pragma unroll
+      for (int i = 0; i < 4; i++) b[j][i] = packBf16(v[2 * i], v[2 * i + 1]);
+    }
+    #pragma unroll
+    for (int m = 0; m < TALL; m++) {
+      ${dropout ? `#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        i64 row = base + m * 16 + h * 8 + g;
+        u32 bits = keepBits(first + row * inner + k, threshold, step, stream, key0, key1);
+        #pragma unroll
+        for (int i = 0; i < 4; i++) read[m][h].v[i] = maskPair(read[m][h].v[i], bits, i);
+      }` : ''}
+      #pragma unroll
+      for (int s = 0; s < 2; s++) {
+        u32 a[4] = { read[m][0].v[2 * s], read[m][1].v[2 * s], read[m][0].v[2 * s + 1], read[m][1].v[2 * s + 1] };
+        #pragma unroll
+        for (int j = 0; j < ${tiles}; j++) mma(sum[m][j], a, b[j][2 * s], b[j][2 * s + 1]);
+      }
+    }
+  }
+  #pragma unroll
+  for (int m = 0; m < TALL; m++)
+    #pragma unroll
+    for (int j = 0; j < ${tiles}; j++)
+      #pragma unroll
+      for (int e = 0; e < 4; e++) parts[warp][m * 16 + g + 8 * (e >> 1)][j * 8 + 2 * t + (e & 1)] = sum[m][j][e];
+  __syncthreads();
+  for (int i = threadIdx.x; i < 16 * TALL * ${rank}; i += WARPS * 32) {
+    int r = i / ${rank}, n = i % ${rank};
+    float total = 0.f;
+    #pragma unroll
+    for (int p = 0; p < WARPS; p++) total += parts[p][r][n];
+    if (base + r < rows) out[(base + r) * ${rank} + n] = toBf16(total * scale${dropout ? ' * kept' : ''});
+  }
+}`,
+  };
+};
+
+const SPREAD_ROWS = 32;
+const SPREAD_THREADS = 128;
+
+/** A row of the low-rank matrix as floats. */
+const loadLow = (rank: number) =>
+  rank % 8 === 0
+    ? `#pragma unroll
+    for (int c = 0; c < ${rank / 8}; c++) { Pack<bf16, 8> p = loadPack<8>(low + row * ${rank} + 8 * c);
+      #pragma unroll
+      for (int i = 0; i < 8; i++) h[8 * c + i] = toFloat(p.v[i]); }`
+    : `#pragma unroll
+    for (int r = 0; r < ${rank}; r++) h[r] = toFloat(low[row * ${rank} + r]);`;
+
+/**
+ * out [rows, inner] = dropout(low [rows, rank] · factor): only written, for a product that then adds to it. A thread keeps the
+ * factor's values for its eight columns in registers. Args: out, low, w, rows, inner, first, dropout.
+ */
+export const loraSpreadProgram = (factor: Factor, rank: number, dropout: boolean, rows: number, inner: number): CudaProgram => ({
+  key: `lora_spread_${factor}_${rank}_${dropout ? 'drop' : 'all'}`,
+  entry: 'lora_spread',
+  grid: [ceilDiv((inner / 8) * ceilDiv(rows, SPREAD_ROWS), SPREAD_THREADS), 1, 1],
+  block: [SPREAD_THREADS, 1, 1],
+  source: () => keepBits + /* cuda */ `
+extern "C" __global__ void __launch_bounds__(${SPREAD_THREADS}) lora_spread(bf16* out, const bf16* low, const float* w, i64 rows, int inner, i64 first, ${dropoutParameters}) {
+  ${dropout ? readDraw : ''}
+  int groups = inner / 8;
+  i64 id = (i64)blockIdx.x * ${SPREAD_THREADS} + threadIdx.x, begin = id / groups * ${SPREAD_ROWS};
+  int k = (int)(id % groups) * 8;
+  if (begin >= rows) return;
+  float f[${rank}][8];
+  ${loadFactor(factor, rank)}
+  i64 end = begin + ${SPREAD_ROWS} < rows ? begin + ${SPREAD_ROWS} : rows;
+  #pragma unroll 4
+  for (i64 row = begin; row < end; row++) {
+    float h[${rank}];
+    ${loadLow(rank)}
+    ${dropout ? 'u32 bits = keepBits(first + row * inner + k, threshold, step, stream, key0, key1);' : ''}
+    Pack<bf16, 8> y;
+    #pragma unroll
+    for (int i = 0; i < 8; i++) {
+      float sum = 0.f;
+      #pragma unroll
+      for (int r = 0; r < ${rank}; r++) sum += h[r] * f[r][i];
+      y.v[i] = toBf16(${dropout ? '(bits >> i & 1) ? sum * kept : 0.f' : 'sum'});
+    }
+    storePack(out + row * inner + k, y);
+  }
+}`,
+});
+
+const OUTER_GROUPS = 32;
+const OUTER_LANES = 4;
+
+/** Rows that one block of the outer product sums: fewer when there are few rows, so that the device is filled. */
+export const outerRows = (rows: number): number => (rows >= 4096 ? 128 : rows >= 1024 ? 64 : 32);
+
+/**
+ * parts [blocks of rows, rank, inner] = low [rows, rank]ᵀ · dropout(x [rows, inner]) over each block's rows. A thread owns eight
+ * columns; four share them, a quarter of the rows each. Args: parts, low, x, rows, inner, rowsPerBlock, first, dropout.
+ */
+export const loraOuterProgram = (rank: number, dropout: boolean, rows: number, inner: number): CudaProgram => ({
+  key: `lora_outer_${rank}_${dropout ? 'drop' : 'all'}`,
+  entry: 'lora_outer',
+  grid: [ceilDiv(inner / 8, OUTER_GROUPS), ceilDiv(rows, outerRows(rows)), 1],
+  block: [OUTER_GROUPS * OUTER_LANES, 1, 1],
+  source: () => keepBits + /* cuda */ `
+extern "C" __global__ void __launch_bounds__(${OUTER_GROUPS * OUTER_LANES}) lora_outer(float* parts, const bf16* low, const bf16* x, i64 rows, int inner, int rowsPerBlock, i64 first, ${dropoutParameters}) {
+  __shared__ float shared[${OUTER_LANES}][${OUTER_GROUPS} * 8];
+  ${dropout ? readDraw : ''}
+  int group = threadIdx.x % ${OUTER_GROUPS}, part = threadIdx.x / ${OUTER_GROUPS}, k = (blockIdx.x * ${OUTER_GROUPS} + group) * 8;
+  i64 begin = (i64)blockIdx.y * rowsPerBlock, end = begin + rowsPerBlock < rows ? begin + rowsPerBlock : rows;
+  float sum[${rank}][8];
+  #pragma unroll
+  for (int r = 0; r < ${rank}; r++)
+    #pragma unroll
+    for (int i = 0; i < 8; i++) sum[r][i] = 0.f;
+  if (k < inner)
+    #pragma unroll 4
+    for (i64 row = begin + part; row < end; row += ${OUTER_LANES}) {
+      Pack<u32, 4> words = *reinterpret_cast<const Pack<u32, 4>*>(x + row * inner + k);
+      float h[${rank}];
+      ${loadLow(rank)}
+      ${dropout ? 'u32 bits = keepBits(first + row * inner + k, threshold, step, stream, key0, key1);' : ''}
+      #pragma unroll
+      for (int i = 0; i < 4; i++) {
+        u32 pair = ${dropout ? 'maskPair(words.v[i], bits, i)' : 'words.v[i]'};
+        float a = lowHalf(pair), b = highHalf(pair);
+        #pragma unroll
+        for (int r = 0; r < ${rank}; r++) { sum[r][2 * i] += h[r] * a; sum[r][2 * i + 1] += h[r] * b; }
+      }
+    }
+  for (int r = 0; r < ${rank}; r++) {
+    __syncthreads();
+    #pragma unroll
+    for (int q = 0; q < ${rank}; q++) if (q == r)
+      #pragma unroll
+      for (int i = 0; i < 8; i++) shared[part][group * 8 + i] = sum[q][i];
+    __syncthreads();
+    for (int i = threadIdx.x; i < ${OUTER_GROUPS} * 8; i += ${OUTER_GROUPS * OUTER_LANES}) {
+      int column = blockIdx.x * ${OUTER_GROUPS * 8} + i;
+      float total = 0.f;
+      #pragma unroll
+      for (int p = 0; p < ${OUTER_LANES}; p++) total += shared[p][i];
+      if (column < inner) parts[((i64)blockIdx.y * ${rank} + r) * inner + column] = total${dropout ? ' * kept' : ''};
+    }
+  }
+}`,
+});
+
+/**
+ * out = Σ parts over the blocks of rows, in order; for B's gradient transposed to [inner, rank]. Args: out, parts, blocks, inner,
+ * accumulate.
+ */
+export const loraSumProgram = (factor: Factor, rank: number, inner: number): CudaProgram => ({
+  key: `lora_sum_${factor}_${rank}`,
+  entry: 'lora_sum',
+  grid: [ceilDiv(rank * inner, 128), 1, 1],
+  block: [128, 1, 1],
+  source: () => /* cuda */ `
+extern "C" __global__ void lora_sum(float* out, const float* parts, int blocks, int inner, int accumulate) {
+  int at = blockIdx.x * 128 + threadIdx.x, size = ${rank} * inner;
+  if (at >= size) return;
+  float sum = 0.f;
+  #pragma unroll 8
+  for (int i = 0; i < blocks; i++) sum += parts[(i64)i * size + at];
+  int to = ${factor === 'a' ? 'at' : `at % inner * ${rank} + at / inner`};
+  out[to] = accumulate ? out[to] + sum : sum;
+}`,
+});
