@@ -1,6 +1,9 @@
 import { freemem } from 'node:os';
+import { backend, getBackend } from '@tensorflow/tfjs-core';
 import type { BaseConfig } from '../contracts/fine-tune-config.js';
 import type { TrainerJob } from '../contracts/trainer-messages.js';
+import { registerCudaBackend } from '../engine/cuda/register.js';
+import type { CudaBackend } from '../engine/cuda/backend.js';
 import { openModel } from '../engine/formats/open-model.js';
 import { loadModel, type LlamaModel } from '../engine/model/load.js';
 import { planResidency } from '../engine/model/residency.js';
@@ -28,6 +31,7 @@ export async function checkpointless(channel: TrainerChannel, step = 0): Promise
 export async function startBackend(job: TrainerJob, base: BaseConfig, channel: TrainerChannel): Promise<string> {
   if (base.dtype !== 'f32') process.env.TF_SET_ONEDNN_FPMATH_MODE ??= 'BF16';
   process.env.TF_CPP_MIN_LOG_LEVEL ??= '2';
+  registerCudaBackend();
   const { name, description } = await selectBackend(job.backend);
   channel.emit({ event: 'started', backend: name, message: description });
   return name;
@@ -52,8 +56,9 @@ export async function loadBase(modelDirectory: string, base: BaseConfig, channel
   }
 }
 
-/** Memory that this process may still take: of the machine, or of its control group where that is less. */
+/** Memory that the weights may still take: the GPU's, or the machine's, or the control group's where that is less. */
 function freeBytes(): number {
+  if (getBackend() === 'cuda') return (backend() as CudaBackend).device.memoryInfo().free;
   const limit = process.constrainedMemory();
   const left = limit > 0 && limit < 2 ** 60 ? limit - process.memoryUsage.rss() : Infinity;
   return Math.max(0, Math.min(freemem(), left));
