@@ -1,5 +1,5 @@
 import {
-  add, cast, equal, expandDims, logicalAnd, matMul, mul, range, reshape, softmax, sub, sum, transpose, lessEqual,
+  add, cast, concat, equal, expandDims, lessEqual, logicalAnd, matMul, mul, range, reshape, slice, softmax, sub, sum, tensor1d, tidy, transpose,
   type Tensor, type Tensor2D, type Tensor4D,
 } from '@tensorflow/tfjs-core';
 import { differentiable, registerPortableKernel, runKernel, type Inputs } from './kernel.js';
@@ -16,6 +16,10 @@ export interface CausalAttentionInputs extends Inputs {
   v: Tensor4D;
   segments: Tensor2D;
 }
+export interface CausalAttentionAttrs {
+  /** For a kernel that makes the probabilities: how many of them it may keep for the backward pass. */
+  keptProbabilities: number;
+}
 /** Kernel: { dy, out [B,T,H,D], q, k, v, segments, state } → [dQ, dK, dV]. */
 export const CausalAttentionGrad = 'TemperCausalAttentionGrad';
 export interface CausalAttentionGradInputs extends CausalAttentionInputs {
@@ -30,24 +34,33 @@ export interface CausalAttentionGradInputs extends CausalAttentionInputs {
  * @param q [B, T, H, D]
  * @param k, v [B, T, Hkv, D], H a multiple of Hkv
  * @param segments int32 [B, T]: positions with one number are one row; padding (0) is a row like any other, seen by no one else
+ * @param options.keptProbabilities above this many in all (B·H·T²), a backend that has no fused kernel goes through the batch row by
+ *   row and computes them again in the backward pass @default 2^24 (64 MiB)
  * @returns [B, T, H, D]
  */
-export function causalAttention(q: Tensor4D, k: Tensor4D, v: Tensor4D, segments: Tensor2D): Tensor4D {
+export function causalAttention(
+  q: Tensor4D,
+  k: Tensor4D,
+  v: Tensor4D,
+  segments: Tensor2D,
+  { keptProbabilities = 2 ** 24 }: { keptProbabilities?: number } = {},
+): Tensor4D {
   if (q.rank !== 4) throw shapeError(`causalAttention: q: expected [B,T,H,D], got ${shapeText(q)}`);
   const [batch, length, heads, size] = q.shape;
   expectShape('causalAttention', 'k', k, [batch, length, 'Hkv', size]);
   expectShape('causalAttention', 'v', v, k.shape);
   expectShape('causalAttention', 'segments', segments, [batch, length]);
   if (heads % k.shape[2]) throw shapeError(`causalAttention: k: expected a number of heads that divides ${heads}, got ${k.shape[2]}`);
+  const attrs: CausalAttentionAttrs = { keptProbabilities };
   return differentiable<Tensor4D>(
     { q, k, v },
     (save) => {
-      const [out, state] = runKernel<[Tensor4D, Tensor]>(CausalAttention, { q, k, v, segments });
+      const [out, state] = runKernel<[Tensor4D, Tensor]>(CausalAttention, { q, k, v, segments }, attrs);
       save([q, k, v, segments, out, state]);
       return out;
     },
     (dy, [q, k, v, segments, out, state]) => {
-      const [dq, dk, dv] = runKernel<Tensor[]>(CausalAttentionGrad, { dy, out, q, k, v, segments, state });
+      const [dq, dk, dv] = runKernel<Tensor[]>(CausalAttentionGrad, { dy, out, q, k, v, segments, state }, attrs);
       return { q: () => dq, k: () => dk, v: () => dv };
     },
   );
@@ -56,17 +69,39 @@ export function causalAttention(q: Tensor4D, k: Tensor4D, v: Tensor4D, segments:
 /** Added to a score that must not count; exp of it is 0 in float32. */
 const hidden = -1e9;
 
-registerPortableKernel<CausalAttentionInputs, object>(CausalAttention, ({ q, k, v, segments }) => {
+registerPortableKernel<CausalAttentionInputs, CausalAttentionAttrs>(CausalAttention, ({ q, k, v, segments }, { keptProbabilities }) => {
+  const [batch, length, heads] = q.shape;
+  if (batch * heads * length ** 2 <= keptProbabilities) return attend(q, k, v, segments);
+  const rows = eachRow([q, k, v, segments], (row) => attend(row[0], row[1], row[2], row[3])[0]);
+  return [concat(rows, 0), tensor1d([])];
+});
+
+registerPortableKernel<CausalAttentionGradInputs, CausalAttentionAttrs>(CausalAttentionGrad, ({ dy, out, q, k, v, segments, state }) => {
+  if (state.size > 0) return attendGrad(dy, out, q, k, v, state);
+  const rows = eachRow([dy, out, q, k, v, segments], ([dy, out, q, k, v, segments]) =>
+    attendGrad(dy, out, q, k, v, attend(q, k, v, segments)[1]));
+  return [0, 1, 2].map((operand) => concat(rows.map((row) => row[operand]), 0));
+});
+
+/** Calls `compute` with each row of the batch, as batches of one. */
+function eachRow<T extends Tensor | Tensor[]>(batches: Tensor[], compute: (row: Tensor4D[]) => T): T[] {
+  return Array.from({ length: batches[0].shape[0] }, (_, b) =>
+    tidy(() => compute(batches.map((x) => slice(x, [b, ...x.shape.slice(1).fill(0)], [1, ...x.shape.slice(1)]) as Tensor4D))));
+}
+
+/** [out, probabilities [B,H,T,T]]. */
+function attend(q: Tensor4D, k: Tensor4D, v: Tensor4D, segments: Tensor): [Tensor4D, Tensor] {
   const [batch, length, heads, size] = q.shape;
   const groups = k.shape[2];
   const queries = mul(groupHeads(q, groups), 1 / Math.sqrt(size));
   const scores = reshape(matMul(queries, groupHeads(k, groups), false, true), [batch, heads, length, length]);
-  const state = softmax(add(scores, scoreMask(segments)));
-  const out = matMul(reshape(state, [batch, groups, (heads / groups) * length, length]), groupHeads(v, groups));
-  return [ungroupHeads(out, heads), state];
-});
+  const probabilities = softmax(add(scores, scoreMask(segments)));
+  const out = matMul(reshape(probabilities, [batch, groups, (heads / groups) * length, length]), groupHeads(v, groups));
+  return [ungroupHeads(out, heads), probabilities];
+}
 
-registerPortableKernel<CausalAttentionGradInputs, object>(CausalAttentionGrad, ({ dy, out, q, k, v, state }) => {
+/** [dQ, dK, dV]. */
+function attendGrad(dy: Tensor4D, out: Tensor4D, q: Tensor4D, k: Tensor4D, v: Tensor4D, state: Tensor): Tensor4D[] {
   const [batch, length, heads, size] = q.shape;
   const groups = k.shape[2];
   const scale = 1 / Math.sqrt(size);
@@ -80,7 +115,7 @@ registerPortableKernel<CausalAttentionGradInputs, object>(CausalAttentionGrad, (
   const dKeys = matMul(dScores, mul(groupHeads(q, groups), scale), true, false);
   const dValues = matMul(probabilities, dOut, true, false);
   return [ungroupHeads(dQueries, heads), ungroupHeads(dKeys, groups), ungroupHeads(dValues, groups)];
-});
+}
 
 /** [B,T,H,D] → [B, groups, (H/groups)·T, D]: the heads that share a key head become one long matrix. */
 function groupHeads(x: Tensor4D, groups: number): Tensor4D {
@@ -94,7 +129,7 @@ function ungroupHeads(x: Tensor, heads: number): Tensor4D {
 }
 
 /** [B,1,T,T]: 0 where a query may look, else a large negative number. */
-function scoreMask(segments: Tensor2D): Tensor {
+function scoreMask(segments: Tensor): Tensor {
   const length = segments.shape[1];
   const positions = range(0, length, 1, 'int32');
   const past = lessEqual(expandDims(positions, 0), expandDims(positions, 1));

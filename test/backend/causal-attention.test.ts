@@ -1,8 +1,8 @@
-import { ones, tensor2d, type Tensor4D } from '@tensorflow/tfjs-core';
+import { grads, memory, ones, tensor2d, tensor4d, tidy, type Tensor, type Tensor4D } from '@tensorflow/tfjs-core';
 import { expect, it } from 'vitest';
 import { causalAttention } from '../../engine/tensor/causal-attention.js';
 import { describeBackends } from '../kit/backends.js';
-import { checkOp, random, toTensor, type Numbers } from '../kit/check-op.js';
+import { checkOp, expectClose, random, toTensor, type Numbers } from '../kit/check-op.js';
 
 interface Sizes {
   batch: number;
@@ -53,6 +53,27 @@ describeBackends('causalAttention', ({ tolerance }) => {
       reference: ({ q, k, v }) => reference(q, k, v, segments, sizes),
       tolerance,
     });
+  });
+
+  it.each([0, undefined])('gives packed rows what they get on their own, keeping %s probabilities', async (keptProbabilities) => {
+    const [rows, length, heads, size] = [4, 7, 4, 2];
+    const operands = [random([rows, length, heads, size]), random([rows, length, 2, size]), random([rows, length, 2, size]), random([rows, length, heads, size])];
+    /** The same rows in `batch` bins. */
+    const run = (batch: number, options: { keptProbabilities?: number }): Tensor[] => {
+      const segments = Int32Array.from({ length: rows * length }, (_, i) => Math.floor(i / length) + 1);
+      const [q, k, v, dy] = operands.map(({ shape, values }) => tensor4d(values.slice(), [batch, (rows * length) / batch, shape[2], shape[3]]));
+      const attend = (...[q, k, v]: Tensor[]) =>
+        causalAttention(q as Tensor4D, k as Tensor4D, v as Tensor4D, tensor2d(segments, [batch, segments.length / batch], 'int32'), options);
+      return [attend(q, k, v), ...grads(attend)([q, k, v], dy)];
+    };
+    const before = memory().numTensors;
+    const packed = tidy(() => run(2, { keptProbabilities }));
+    const alone = tidy(() => run(rows, {}));
+    for (const [i, what] of ['value', 'gradient to q', 'gradient to k', 'gradient to v'].entries()) {
+      expectClose(await packed[i].data(), await alone[i].data(), tolerance, what);
+    }
+    for (const tensor of [...packed, ...alone]) tensor.dispose();
+    expect(memory().numTensors - before).toBe(0);
   });
 
   it('stays finite where scores are huge', async () => {
