@@ -50,6 +50,7 @@ with torch.no_grad():
     for name, parameter in peft.named_parameters():
         if "lora_" in name:
             parameter.copy_(0.1 * torch.randn_like(parameter))
+peft.peft_config["default"].base_model_name_or_path = "base"
 peft.save_pretrained(OUT / "adapter", save_embedding_layers=False)
 (OUT / "adapter" / "README.md").unlink(missing_ok=True)
 output = peft(ids, attention_mask=attention, labels=labels)

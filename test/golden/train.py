@@ -74,6 +74,7 @@ class InOrder(Trainer):
 
 torch.manual_seed(3)
 initial = get_peft_model(load("f32"), LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, target_modules=TARGETS, task_type="CAUSAL_LM"))
+initial.peft_config["default"].base_model_name_or_path = "base"
 initial.save_pretrained(OUT / "init", save_embedding_layers=False)
 (OUT / "init" / "README.md").unlink(missing_ok=True)
 
