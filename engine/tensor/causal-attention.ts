@@ -130,7 +130,7 @@ function ungroupHeads(x: Tensor, heads: number): Tensor4D {
 
 /** [B,1,T,T]: 0 where a query may look, else a large negative number. */
 function scoreMask(segments: Tensor): Tensor {
-  const length = segments.shape[1];
+  const length = segments.shape[1]!;
   const positions = range(0, length, 1, 'int32');
   const past = lessEqual(expandDims(positions, 0), expandDims(positions, 1));
   const together = equal(expandDims(segments, 1), expandDims(segments, 2));
