@@ -132,6 +132,11 @@ describe('bad input', () => {
     expect(await problemsOf(changed(change))).toEqual(expected);
   });
 
+  it.skipIf(process.getuid?.() === 0)('names a file that may not be read (root may read all)', async () => {
+    writeFileSync(join(root, 'private.csv'), csv, { mode: 0o000 });
+    expect(await problemsOf(changed({ dataset: { uri: 'file:private.csv' } }))).toEqual([`dataset.uri: expected a file or directory at ${join(root, 'private.csv')}, got no permission to read it`]);
+  });
+
   it('names a destination that cannot be written', async () => {
     expect(await problemsOf(changed({ publish: { uri: 'file:data.csv/published' } }))).toEqual([expect.stringMatching(/^publish\.uri: .*data\.csv\/published/)]);
   });
