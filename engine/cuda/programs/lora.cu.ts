@@ -81,17 +81,22 @@ extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(bf16* out,
   for (int m = 0; m < TALL; m++)
     #pragma unroll
     for (int j = 0; j < ${tiles}; j++) sum[m][j][0] = sum[m][j][1] = sum[m][j][2] = sum[m][j][3] = 0.f;
-  #pragma unroll 2
-  for (int k = warp * 32 + t * 8; k - t * 8 < inner; k += WARPS * 32) {
-    bool in = k < inner;
-    Pack<u32, 4> read[TALL][2];
+  Pack<u32, 4> read[TALL][2], next[TALL][2];
+  auto fetch = [&](Pack<u32, 4> (&to)[TALL][2], int k) {
     #pragma unroll
     for (int m = 0; m < TALL; m++)
       #pragma unroll
       for (int h = 0; h < 2; h++) {
         i64 row = base + m * 16 + h * 8 + g;
-        read[m][h] = in && row < rows ? *reinterpret_cast<const Pack<u32, 4>*>(x + row * inner + k) : Pack<u32, 4>{ { 0, 0, 0, 0 } };
+        to[m][h] = k < inner && row < rows ? *reinterpret_cast<const Pack<u32, 4>*>(x + row * inner + k) : Pack<u32, 4>{ { 0, 0, 0, 0 } };
       }
+  };
+  fetch(next, warp * 32 + t * 8);
+  for (int k = warp * 32 + t * 8; k - t * 8 < inner; k += WARPS * 32) {
+    bool in = k < inner;
+    #pragma unroll
+    for (int m = 0; m < TALL; m++) { read[m][0] = next[m][0]; read[m][1] = next[m][1]; }
+    fetch(next, k + WARPS * 32); // on its way while this step is computed
     u32 b[${tiles}][4];
     #pragma unroll
     for (int j = 0; j < ${tiles}; j++) {
@@ -148,14 +153,14 @@ const SPREAD_ROWS = 32;
 const SPREAD_THREADS = 128;
 
 /** A row of the low-rank matrix as floats. */
-const loadLow = (rank: number) =>
+const loadLow = (rank: number, to = 'h') =>
   rank % 8 === 0
     ? `#pragma unroll
     for (int c = 0; c < ${rank / 8}; c++) { Pack<bf16, 8> p = loadPack<8>(low + row * ${rank} + 8 * c);
       #pragma unroll
-      for (int i = 0; i < 8; i++) h[8 * c + i] = toFloat(p.v[i]); }`
+      for (int i = 0; i < 8; i++) ${to}[8 * c + i] = toFloat(p.v[i]); }`
     : `#pragma unroll
-    for (int r = 0; r < ${rank}; r++) h[r] = toFloat(low[row * ${rank} + r]);`;
+    for (int r = 0; r < ${rank}; r++) ${to}[r] = toFloat(low[row * ${rank} + r]);`;
 
 /**
  * out [rows, inner] = dropout(low [rows, rank] · factor): only written, for a product that then adds to it. A thread keeps the
@@ -196,6 +201,8 @@ extern "C" __global__ void __launch_bounds__(${SPREAD_THREADS}) lora_spread(bf16
 
 const OUTER_GROUPS = 32;
 const OUTER_LANES = 4;
+/** Rows a thread reads before it uses the first. */
+const inFlight = (rank: number) => (rank <= 8 ? 4 : 1);
 
 /** Rows that one block of the outer product sums: fewer when there are few rows, so that the device is filled. */
 export const outerRows = (rows: number): number => (rows >= 4096 ? 128 : rows >= 1024 ? 64 : 32);
@@ -221,18 +228,29 @@ extern "C" __global__ void __launch_bounds__(${OUTER_GROUPS * OUTER_LANES}) lora
     #pragma unroll
     for (int i = 0; i < 8; i++) sum[r][i] = 0.f;
   if (k < inner)
-    #pragma unroll 4
-    for (i64 row = begin + part; row < end; row += ${OUTER_LANES}) {
-      Pack<u32, 4> words = *reinterpret_cast<const Pack<u32, 4>*>(x + row * inner + k);
-      float h[${rank}];
-      ${loadLow(rank)}
-      ${dropout ? 'u32 bits = keepBits(first + row * inner + k, threshold, step, stream, key0, key1);' : ''}
+    for (i64 start = begin + part; start < end; start += ${OUTER_LANES * inFlight(rank)}) {
+      // All reads first: with one row at a time the memory's latency would be paid for each.
+      Pack<u32, 4> words[${inFlight(rank)}]; float h[${inFlight(rank)}][${rank}];
       #pragma unroll
-      for (int i = 0; i < 4; i++) {
-        u32 pair = ${dropout ? 'maskPair(words.v[i], bits, i)' : 'words.v[i]'};
-        float a = lowHalf(pair), b = highHalf(pair);
+      for (int q = 0; q < ${inFlight(rank)}; q++) {
+        i64 row = start + q * ${OUTER_LANES};
+        words[q] = row < end ? *reinterpret_cast<const Pack<u32, 4>*>(x + row * inner + k) : Pack<u32, 4>{ { 0, 0, 0, 0 } };
+      }
+      #pragma unroll
+      for (int q = 0; q < ${inFlight(rank)}; q++) {
+        i64 row = min(start + q * ${OUTER_LANES}, end - 1);
+        ${loadLow(rank, 'h[q]')}
+      }
+      #pragma unroll
+      for (int q = 0; q < ${inFlight(rank)}; q++) {
+        ${dropout ? `u32 bits = keepBits(first + (start + q * ${OUTER_LANES}) * inner + k, threshold, step, stream, key0, key1);` : ''}
         #pragma unroll
-        for (int r = 0; r < ${rank}; r++) { sum[r][2 * i] += h[r] * a; sum[r][2 * i + 1] += h[r] * b; }
+        for (int i = 0; i < 4; i++) {
+          u32 pair = ${dropout ? 'maskPair(words[q].v[i], bits, i)' : 'words[q].v[i]'};
+          float a = lowHalf(pair), b = highHalf(pair);
+          #pragma unroll
+          for (int r = 0; r < ${rank}; r++) { sum[r][2 * i] += h[q][r] * a; sum[r][2 * i + 1] += h[q][r] * b; }
+        }
       }
     }
   for (int r = 0; r < ${rank}; r++) {
