@@ -30,6 +30,7 @@ export async function runWorker({ name, options }: WorkerSetup): Promise<void> {
 
   const services = createServices(config, log, stopping.signal);
   const [connection, own] = await Promise.all([connect(config, log, stopping.signal), options(config, services)]);
+  if (!connection) return; // told to stop before there was a server
   try {
     const worker = await Worker.create({
       connection,

@@ -1,12 +1,12 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pino } from 'pino';
 import { describe, expect, it } from 'vitest';
 import { createRunTrainer } from '../../activities/run-trainer.js';
 import { TrainerError } from '../../activities/trainer-error.js';
 import type { TrainerEvent } from '../../contracts/trainer-messages.js';
+import { alive, gone } from '../kit/processes.js';
 import { temporaryDirectory } from '../kit/temporary.js';
 import { fakeTrainer, silentLog, trainJob } from '../kit/trainer-job.js';
 
@@ -24,19 +24,6 @@ const failure = (run: Promise<unknown>): Promise<TrainerError> =>
       return err as TrainerError;
     },
   );
-
-/** Waits until a process has ended; one that init has yet to reap counts as ended. */
-async function gone(pid: number): Promise<void> {
-  while (alive(pid)) await sleep(10);
-}
-
-function alive(pid: number): boolean {
-  try {
-    return !readFileSync(`/proc/${pid}/stat`, 'utf8').includes(') Z ');
-  } catch {
-    return false;
-  }
-}
 
 describe('runTrainer', () => {
   it('returns the result and hands over the events in order, one at a time', async () => {
