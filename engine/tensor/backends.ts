@@ -1,5 +1,5 @@
 import '@tensorflow/tfjs'; // registers every gradient with the tfjs-core of this process
-import { backend, env, ready, setBackend } from '@tensorflow/tfjs-core';
+import { env, ready, setBackend } from '@tensorflow/tfjs-core';
 import { EngineError } from '../errors.js';
 import './all-ops.js';
 import { loadTensorflow } from './load-tensorflow.js';
@@ -57,6 +57,3 @@ async function loadWasm(): ReturnType<BackendProvider> {
 async function loadCpu(): ReturnType<BackendProvider> {
   return { available: true, description: 'cpu: plain JavaScript, for small tests' };
 }
-
-/** True when tensors live on a GPU. */
-export const isUsingGpu = (): boolean => Boolean((backend() as { isUsingGpuDevice?: boolean }).isUsingGpuDevice);
