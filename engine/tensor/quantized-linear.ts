@@ -27,7 +27,8 @@ export function quantizedLinear(x: Tensor, weight: FrozenWeight, options: Quanti
 
   const lead = x.shape.slice(0, -1);
   const attrs: QuantizedLinearAttrs = { weight, scale: lora?.scale ?? 0, dropout: lora?.dropout };
-  const rows: Tensor2D = reshape(x, [util.sizeFromShape(lead), inner]);
+  const isMatrix = x.rank === 2; // a reshape costs an op call, which counts where the rows are few
+  const rows: Tensor2D = isMatrix ? (x as Tensor2D) : reshape(x, [util.sizeFromShape(lead), inner]);
   const forward = { x: rows, a: lora?.a, b: lora?.b, bias };
   const y = differentiable<Tensor>(
     forward,
@@ -38,7 +39,7 @@ export function quantizedLinear(x: Tensor, weight: FrozenWeight, options: Quanti
     },
     (dy, saved) => backward(dy as Tensor2D, saved as Tensor2D[], attrs),
   );
-  return reshape(y, [...lead, out]);
+  return isMatrix ? y : reshape(y, [...lead, out]);
 }
 
 function backward(dy: Tensor2D, saved: Tensor2D[], attrs: QuantizedLinearAttrs): Record<string, () => Tensor> {

@@ -28,7 +28,7 @@ export function rmsNorm(x: Tensor, weight: Tensor1D, eps = 1e-6): Tensor {
   if (weight.rank !== 1 || weight.size !== size) {
     throw shapeError(`rmsNorm: weight ${shapeText(weight)} does not match the last axis of x ${shapeText(x)}`);
   }
-  const inputs = { x: reshape(x, [util.sizeFromShape(x.shape) / size, size]), weight };
+  const inputs = { x: x.rank === 2 ? x : reshape(x, [util.sizeFromShape(x.shape) / size, size]), weight };
   const attrs: RmsNormAttrs = { eps };
   const y = differentiable<Tensor>(
     inputs,
@@ -41,7 +41,7 @@ export function rmsNorm(x: Tensor, weight: Tensor1D, eps = 1e-6): Tensor {
       weight: () => sum(mul(dy, normalized(x, eps)), 0),
     }),
   );
-  return reshape(y, x.shape);
+  return x.rank === 2 ? y : reshape(y, x.shape);
 }
 
 const inverseRoot = (x: Tensor, eps: number): Tensor => rsqrt(add(mean(square(x), -1, true), eps));
