@@ -8,6 +8,7 @@ import { mergeAdapter } from '../../engine/model/merge.js';
 import { loadPeft } from '../../engine/model/peft.js';
 import { selectBackend } from '../../engine/tensor/backends.js';
 import { goldenPath, relativeError } from '../kit/golden.js';
+import { loadSmallModel } from '../kit/small-model.js';
 import { temporaryDirectory } from '../kit/temporary.js';
 
 const noTokenizer = { files: async () => new Map<string, Uint8Array>() };
@@ -59,7 +60,7 @@ describe('a merged model', () => {
 
 describe('an adapter', () => {
   it('is drawn by seed and name: A uniform within 1/√in, B zero, whatever else is targeted', async () => {
-    const { config } = await loadModel(await openModel(goldenPath('model/base')), { dtype: 'f32' });
+    const { config } = await loadSmallModel({ dtype: 'f32' });
     const draw = (seed: number, targetModules: string[]) => LoraAdapter.create(config, { rank: 8, alpha: 8, dropout: 0, targetModules }, seed).values();
     const [few, all, other] = [await draw(1, ['v_proj']), await draw(1, ['q_proj', 'v_proj']), await draw(2, ['v_proj'])];
     const name = 'base_model.model.model.layers.1.self_attn.v_proj.lora_A.weight';

@@ -1,12 +1,12 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { openModel } from '../../engine/formats/open-model.js';
 import { lossAndGradients } from '../../engine/model/gradients.js';
 import { logits, type LabelledBatch } from '../../engine/model/llama.js';
-import { loadModel, type LlamaModel } from '../../engine/model/load.js';
+import type { LlamaModel } from '../../engine/model/load.js';
 import { loadPeft } from '../../engine/model/peft.js';
 import type { LoraAdapter } from '../../engine/model/adapter.js';
 import { selectBackend } from '../../engine/tensor/backends.js';
 import { goldenPath, readGolden, relativeError } from '../kit/golden.js';
+import { loadSmallModel } from '../kit/small-model.js';
 
 let model: LlamaModel;
 let adapter: LoraAdapter;
@@ -17,7 +17,7 @@ let lengths: number[];
 beforeAll(async () => {
   await selectBackend();
   golden = await readGolden('model/expected.safetensors');
-  model = await loadModel(await openModel(goldenPath('model/base')), { dtype: 'f32' });
+  model = await loadSmallModel({ dtype: 'f32' });
   adapter = await loadPeft(model.config, goldenPath('model/adapter'));
   const { shape, data: ids } = golden('input_ids');
   const [rows, width] = shape;
