@@ -23,7 +23,9 @@ for (const batch of batches.map(Number)) {
     const started = performance.now();
     const answers = await generate({ model, adapter }, tokenizer, prompts, { maxNewTokens });
     const seconds = (performance.now() - started) / 1000;
-    if (maxNewTokens === 156) console.log(`RESULT generate ${what} int8 + adapter, batch ${batch}: ${(answers.reduce((sum, { ids }) => sum + ids.length, 0) / seconds).toFixed(1)} tok/s`);
+    const tokensPerSecond = answers.reduce((sum, { ids }) => sum + ids.length, 0) / seconds;
+    if (maxNewTokens === 156) console.log(`ROW ${JSON.stringify({ batch, tokensPerSecond: Number(tokensPerSecond.toFixed(1)) })}`);
+    if (maxNewTokens === 156) console.log(`RESULT generate ${what} int8 + adapter, batch ${batch}: ${tokensPerSecond.toFixed(1)} tok/s`);
   }
 }
 console.log(`peak ${((findBackend('cuda') as CudaBackend).device.memory.memory().peakInUse / 2 ** 30).toFixed(2)} GiB`);

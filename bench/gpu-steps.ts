@@ -1,12 +1,13 @@
 /**
  * Training steps on one GPU. First a tiny model's losses on `cuda` beside `cpu`'s, then the time and memory of a shape's steps:
- *   gpu-steps losses | gpu-steps MODEL ROWS LENGTH ACCUMULATION [recompute] [graph] [lean] [tune] [profile]
+ *   gpu-steps losses | gpu-steps floor MODEL TOKENS | gpu-steps MODEL ROWS LENGTH ACCUMULATION [recompute] [graph] [lean] [tune] [profile]
  */
 import { dispose, findBackend, getBackend, setBackend } from '@tensorflow/tfjs-core';
 import type { CudaBackend } from '../engine/cuda/backend.js';
 import { registerCudaBackend } from '../engine/cuda/register.js';
 import { selectBackend } from '../engine/tensor/backends.js';
 import { modelShapes, randomModel } from './random-model.js';
+import { productFloor } from './floor.js';
 import { profileLaunches } from './profile.js';
 import { StepBench } from './train-step.js';
 
@@ -14,6 +15,8 @@ registerCudaBackend();
 console.log((await selectBackend('cuda')).description);
 const backend = findBackend('cuda') as CudaBackend;
 const { device, products } = backend;
+/** The first three warm up: compilation, choice of algorithms, recording. */
+const STEPS = 25;
 const [what, rows = '16', length = '256', accumulation = '1', ...flags] = process.argv.slice(2);
 
 if (what === 'losses') {
@@ -31,6 +34,10 @@ if (what === 'losses') {
     console.log(getBackend(), graph ? 'graph' : '', losses.map((loss) => loss.toFixed(4)).join(' '));
   }
   console.log('same bits twice:', curves[1].every((loss, i) => loss === curves[2][i]), 'and by graphs:', curves[1].every((loss, i) => loss === curves[3][i]));
+} else if (what === 'floor') {
+  products.tune = true;
+  const tokens = Number(length);
+  console.log(`ROW ${JSON.stringify({ tokens, floorTokensPerSecond: Math.round(tokens / (productFloor(backend, modelShapes[rows as keyof typeof modelShapes], tokens) / 1000)) })}`);
 } else {
   products.tune = flags.includes('tune');
   backend.keepDequantized = flags.includes('lean') ? 'never' : 'always';
@@ -44,8 +51,7 @@ if (what === 'losses') {
   };
   const times: number[] = [], host: number[] = [];
   let launches = 0;
-  for (let step = 0; step < 14; step++) {
-    if (step === 3) device.memory.resetPeak();
+  for (let step = 0; step < STEPS; step++) {
     started = performance.now();
     const before = device.launches;
     const result = bench.run(shape);
@@ -54,13 +60,14 @@ if (what === 'losses') {
     const norm = result.gradNorm.dataSync()[0];
     dispose([result.losses, result.gradNorm]);
     launches = device.launches - before;
-    if (step < 3 || step === 13) console.log(`step ${step}: ${(performance.now() - started).toFixed(1)} ms, queued in ${queued.toFixed(1)}, loss ${loss.toFixed(4)}, norm ${norm.toExponential(3)}`);
+    if (step < 3 || step === STEPS - 1) console.log(`step ${step}: ${(performance.now() - started).toFixed(1)} ms, queued in ${queued.toFixed(1)}, loss ${loss.toFixed(4)}, norm ${norm.toExponential(3)}`);
     if (step >= 3) { times.push(performance.now() - started); host.push(queued); }
   }
   const median = (values: number[]) => values.sort((a, b) => a - b)[values.length >> 1];
   const tokens = shape.rows * shape.length * shape.accumulation;
   const { peakInUse, peakReserved } = device.memory.memory();
   console.log(`RESULT ${what} ${rows}x${length} acc ${accumulation} ${flags.join(' ')}: ${median(times).toFixed(1)} ms, ${(tokens / median(times) * 1000).toFixed(0)} tok/s, queued in ${median(host).toFixed(1)} ms, ${launches} launches, peak ${(peakInUse / 2 ** 30).toFixed(2)} GiB in use, ${(peakReserved / 2 ** 30).toFixed(2)} reserved; compiled ${device.compilation.kernels} kernels in ${(device.compilation.milliseconds / 1000).toFixed(1)} s, ${device.compilation.fromCache} cached`);
+  console.log(`ROW ${JSON.stringify({ tokensPerSecond: Math.round((tokens / median(times)) * 1000), peakGiB: Number((peakInUse / 2 ** 30).toFixed(2)), millisecondsPerStep: Number(median(times).toFixed(1)) })}`);
   if (flags.includes('profile')) console.log(profileLaunches(backend, () => bench.run({ ...shape, graph: false })).slice(0, 45).join('\n'));
 }
 process.exit(0);

@@ -33,7 +33,9 @@ function down(backend: CudaBackend, x: MatrixOperand, factor: Factor, matrix: Te
   const { rows, columns: inner } = x;
   const rank = factor === 'a' ? matrix.shape[0] : matrix.shape[1];
   const low = backend.make([rows, rank], 'float32', 'bf16', 'a LoRA branch');
-  if (isFused(rank, inner, dropout)) {
+  // Few long rows would leave most of the device idle: our kernel has a block for 16 rows, cublasLt splits the sum.
+  const isWide = rows < 1024 && inner > 16384;
+  if (isFused(rank, inner, dropout) && !isWide) {
     backend.with('f32', [matrix], (w) =>
       backend.launch(loraDownProgram(factor, rank, isDropping(dropout), rows), [
         backend.pointer(low), { pointer: x.address }, backend.pointer(w), { i64: rows }, inner, { f32: scale }, { i64: dropout.first ?? 0 }, ...drawArguments(backend, dropout),

@@ -109,13 +109,14 @@ export const attentionProgram = ({ batch, length, heads, headSize }: AttentionSh
     entry: 'attention',
     grid: [ceilDiv(length, rows), heads, batch],
     block: [WARPS * 32, 1, 1],
-    sharedBytes: (rows + 4 * KEYS) * tileStride(headSize) * 2 + 2 * KEYS * 4,
+    sharedBytes: 4 * KEYS * tileStride(headSize) * 2 + 2 * KEYS * 4,
     source: () => common(headSize) + /* cuda */ `
 constexpr int MT = ${FORWARD_ROWS}, BM = ${rows}, BN = ${KEYS};
-extern "C" __global__ void __launch_bounds__(THREADS) attention(bf16* out, float* logSum, const bf16* q, const bf16* k, const bf16* v,
+extern "C" __global__ void __launch_bounds__(THREADS, 3) attention(bf16* out, float* logSum, const bf16* q, const bf16* k, const bf16* v,
     const int* segments, const int* bounds, int length, int heads, int kvHeads, float scale) {
   extern __shared__ __align__(16) unsigned char shared[];
-  bf16* sQ = (bf16*)shared; bf16* sK = sQ + BM * DS; bf16* sV = sK + 2 * BN * DS;
+  bf16* sK = (bf16*)shared; bf16* sV = sK + 2 * BN * DS;
+  bf16* sQ = sV + BN * DS; // moved to registers before the second buffer of values is filled
   int* sSegment = (int*)(sV + 2 * BN * DS);
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
   // The longest tiles first: with causal masking the last queries have the most keys.
@@ -148,8 +149,18 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(bf16* out, float
     if (threadIdx.x < BN) { int key = keyTile * BN + threadIdx.x; sSegment[buffer * BN + threadIdx.x] = key < length ? segment[key] : NO_KEY; }
     commitCopies();
   };
+  static_assert(BM <= BN, "the queries borrow a buffer of values");
   fetch<BM>(sQ, qHead, first, length, qStride);
+  commitCopies();
   if (tileBegin < tileEnd) fetchKeys(tileBegin, 0); else commitCopies();
+  waitCopies<1>();
+  __syncthreads();
+  u32 qa[MT][DP / 16][4];
+  #pragma unroll
+  for (int m = 0; m < MT; m++)
+    #pragma unroll
+    for (int step = 0; step < DP / 16; step++) loadRows(qa[m][step], sQ, (warp * MT + m) * 16, step);
+  __syncthreads();
 
   float o[MT][DP / 8][4], top[MT][2], sum[MT][2];
   #pragma unroll
@@ -159,19 +170,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(bf16* out, float
     top[m][0] = top[m][1] = -INFINITY_F; sum[m][0] = sum[m][1] = 0.f;
   }
   float scaleLog2 = scale * LOG2E;
-  u32 qa[MT][DP / 16][4];
 
   for (int keyTile = tileBegin; keyTile < tileEnd; keyTile++) {
     int buffer = (keyTile - tileBegin) & 1;
     if (keyTile + 1 < tileEnd) { fetchKeys(keyTile + 1, buffer ^ 1); waitCopies<1>(); } else waitCopies<0>();
     __syncthreads();
     const bf16* K = sK + buffer * BN * DS; const bf16* V = sV + buffer * BN * DS; const int* keySegment = sSegment + buffer * BN;
-    if (keyTile == tileBegin) {
-      #pragma unroll
-      for (int m = 0; m < MT; m++)
-        #pragma unroll
-        for (int step = 0; step < DP / 16; step++) loadRows(qa[m][step], sQ, (warp * MT + m) * 16, step);
-    }
     float s[MT][BN / 8][4];
     #pragma unroll
     for (int m = 0; m < MT; m++)
