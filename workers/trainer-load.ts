@@ -56,8 +56,8 @@ export async function loadBase(modelDirectory: string, base: BaseConfig, channel
   }
 }
 
-/** Memory that the weights may still take: the GPU's, or the machine's, or the control group's where that is less. */
-function freeBytes(): number {
+/** Memory that tensors may still take: the GPU's, or the machine's, or the control group's where that is less. */
+export function freeBytes(): number {
   if (getBackend() === 'cuda') return (backend() as CudaBackend).device.memoryInfo().free;
   const limit = process.constrainedMemory();
   const left = limit > 0 && limit < 2 ** 60 ? limit - process.memoryUsage.rss() : Infinity;

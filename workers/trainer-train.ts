@@ -1,14 +1,16 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TrainerJob } from '../contracts/trainer-messages.js';
+import type { TokenRows } from '../engine/data/batches.js';
 import { readTokenFile } from '../engine/data/token-file.js';
+import { planActivations } from '../engine/model/activations.js';
 import { describeTrainable } from '../engine/model/adapter.js';
 import { savePeft } from '../engine/model/peft.js';
 import { checkpointName, readCheckpoint, writeCheckpoint } from '../engine/train/checkpoint.js';
 import { lastEval, meanTrainLoss, trainerStateJson } from '../engine/train/history.js';
 import { digestOf, trainAdapter } from '../engine/train/train.js';
 import { log, type TrainerChannel } from './trainer-channel.js';
-import { Interrupted, loadBase, startBackend } from './trainer-load.js';
+import { freeBytes, Interrupted, loadBase, startBackend } from './trainer-load.js';
 import { createPace } from './trainer-pace.js';
 
 /** Trains an adapter; checkpoints and the result go to the job's output directory. */
@@ -17,12 +19,15 @@ export async function trainJob(job: Extract<TrainerJob, { kind: 'train' }>, chan
   const trainRows = await readTokenFile(job.trainTokens);
   const testRows = await readTokenFile(job.testTokens);
   const model = await loadBase(job.modelDirectory, job.base, channel);
+  const activations = planActivations(model.config, { rows: job.train.batchSize, longest: longestRow(trainRows) }, freeBytes(), backend === 'cuda' ? 2 : 4);
+  if (!job.train.checkpointing) log('info', activations.description);
+  const train = { ...job.train, checkpointing: job.train.checkpointing || activations.recompute };
   const training = digestOf({ ...job, model, trainRows });
   const resume = job.resumeFrom === undefined ? undefined : await readCheckpoint(job.resumeFrom, training);
   const pace = createPace(resume?.history.num_input_tokens_seen ?? 0);
 
   const { adapter, history, finished } = await trainAdapter(
-    { model, lora: job.lora, train: job.train, trainRows, testRows, resume },
+    { model, lora: job.lora, train, trainRows, testRows, resume },
     {
       onStart: (adapter) => log('info', describeTrainable(adapter, model.parameters)),
       isInterrupted: () => channel.isInterrupted(),
@@ -63,4 +68,10 @@ export async function trainJob(job: Extract<TrainerJob, { kind: 'train' }>, chan
       },
     },
   });
+}
+
+function longestRow(rows: TokenRows): number {
+  let longest = 0;
+  for (let row = 0; row < rows.count; row++) longest = Math.max(longest, rows.length(row));
+  return longest;
 }

@@ -33,5 +33,6 @@ export async function evaluateLoss({ model, adapter }: Llama, rows: TokenRows, {
     await onBatch?.(Math.min(from + batchSize, order.length), order.length);
   }
   if (tokens === 0) throw new EngineError('invalidInput', 'no_counted_tokens', 'test rows: expected at least one token that the loss counts, got none');
+  if (!Number.isFinite(sum)) throw new EngineError('nanLoss', 'nan_loss', `test rows: loss: expected a finite number, got ${sum}`);
   return { loss: sum / tokens, tokens };
 }
