@@ -33,7 +33,7 @@ const gpu = () =>
  * the next run with the same input goes on.
  */
 export async function fineTune(input: FineTuneInput): Promise<FineTuneResult> {
-  const run = new Run(input.reuse === false);
+  const run = new Run((input as FineTuneInput | null)?.reuse === false); // whatever was sent, it is validate that refuses it
   const { validate } = validation;
   const { ingest, format, report, publish } = cpu;
   const { baseline, train, merge, evaluate } = gpu();
