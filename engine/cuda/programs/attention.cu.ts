@@ -24,6 +24,9 @@ const QUERIES = 32;
 /** Rows of 16 that a warp owns in the forward pass. */
 const FORWARD_ROWS = 1;
 
+/** Shared memory that a block may have on every card since the A100: 99 KiB (compute capability 8.6, 8.9 and 12.0). */
+const SHARED_LIMIT = 99 << 10;
+
 /** Largest head size: beyond it the accumulators do not fit the registers. */
 export const MAX_HEAD_SIZE = 128;
 
@@ -294,19 +297,21 @@ export const attentionDeltaProgram = ({ batch, length, heads, headSize }: Attent
 /** dq [B,T,H,D]. */
 export const attentionQueryGradientProgram = ({ batch, length, heads, headSize }: AttentionShape): CudaProgram => {
   const rows = 16 * WARPS;
+  const bytes = (stages: number) => (2 * rows + 2 * stages * KEYS) * tileStride(headSize) * 2 + stages * KEYS * 4;
+  const stages = bytes(2) <= SHARED_LIMIT ? 2 : 1;
   return {
     key: `attention_dq_${headSize}`,
     entry: 'attention_dq',
     grid: [ceilDiv(length, rows), heads, batch],
     block: [WARPS * 32, 1, 1],
-    sharedBytes: (2 * rows + 2 * KEYS) * tileStride(headSize) * 2 + KEYS * 4,
+    sharedBytes: bytes(stages),
     source: () => common(headSize) + /* cuda */ `
-constexpr int BM = ${rows}, BN = ${KEYS};
+constexpr int BM = ${rows}, BN = ${KEYS}, STAGES = ${stages};
 extern "C" __global__ void __launch_bounds__(THREADS) attention_dq(bf16* dq, const bf16* dOut, const bf16* q, const bf16* k, const bf16* v,
     const float* logSum, const float* delta, const int* segments, const int* bounds, int length, int heads, int kvHeads, float scale) {
   extern __shared__ __align__(16) unsigned char shared[];
-  bf16* sQ = (bf16*)shared; bf16* sO = sQ + BM * DS; bf16* sK = sO + BM * DS; bf16* sV = sK + BN * DS;
-  int* sSegment = (int*)(sV + BN * DS);
+  bf16* sQ = (bf16*)shared; bf16* sO = sQ + BM * DS; bf16* sK = sO + BM * DS; bf16* sV = sK + STAGES * BN * DS;
+  int* sSegment = (int*)(sV + STAGES * BN * DS);
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
   int tile = gridDim.x - 1 - blockIdx.x, head = blockIdx.y, batch = blockIdx.z, first = tile * BM;
   i64 qStride = (i64)heads * D, kvStride = (i64)kvHeads * D;
@@ -331,19 +336,24 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_dq(bf16* dq, con
   }
   fetch<BM>(sQ, q + headAt, first, length, qStride);
   fetch<BM>(sO, dOut + headAt, first, length, qStride);
-  commitCopies();
+  auto fetchKeys = [&](int keyTile, int buffer) {
+    fetch<BN>(sK + buffer * BN * DS, k + kvAt, keyTile * BN, length, kvStride);
+    fetch<BN>(sV + buffer * BN * DS, v + kvAt, keyTile * BN, length, kvStride);
+    if (threadIdx.x < BN) { int key = keyTile * BN + threadIdx.x; sSegment[buffer * BN + threadIdx.x] = key < length ? segment[key] : NO_KEY; }
+    commitCopies();
+  };
+  if (tileBegin < tileEnd) fetchKeys(tileBegin, 0); else commitCopies();
   float d[DP / 8][4];
   #pragma unroll
   for (int j = 0; j < DP / 8; j++) d[j][0] = d[j][1] = d[j][2] = d[j][3] = 0.f;
   float scaleLog2 = scale * LOG2E;
 
   for (int keyTile = tileBegin; keyTile < tileEnd; keyTile++) {
-    fetch<BN>(sK, k + kvAt, keyTile * BN, length, kvStride);
-    fetch<BN>(sV, v + kvAt, keyTile * BN, length, kvStride);
-    if (threadIdx.x < BN) { int key = keyTile * BN + threadIdx.x; sSegment[threadIdx.x] = key < length ? segment[key] : NO_KEY; }
-    commitCopies();
-    waitCopies<0>();
+    int buffer = STAGES == 2 ? (keyTile - tileBegin) & 1 : 0;
+    if (STAGES == 1 && keyTile > tileBegin) fetchKeys(keyTile, 0);
+    if (STAGES == 2 && keyTile + 1 < tileEnd) { fetchKeys(keyTile + 1, buffer ^ 1); waitCopies<1>(); } else waitCopies<0>();
     __syncthreads();
+    const bf16* K = sK + buffer * BN * DS; const bf16* V = sV + buffer * BN * DS; const int* keySegment = sSegment + buffer * BN;
     float s[BN / 8][4], p[BN / 8][4];
     #pragma unroll
     for (int j = 0; j < BN / 8; j++) { s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0.f; p[j][0] = p[j][1] = p[j][2] = p[j][3] = 0.f; }
@@ -355,9 +365,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_dq(bf16* dq, con
       #pragma unroll
       for (int j = 0; j < BN / 16; j++) {
         u32 b[4];
-        loadColumns(b, sK, j * 16, step);
+        loadColumns(b, K, j * 16, step);
         mma(s[2 * j], a, b[0], b[1]); mma(s[2 * j + 1], a, b[2], b[3]);
-        loadColumns(b, sV, j * 16, step);
+        loadColumns(b, V, j * 16, step);
         mma(p[2 * j], c, b[0], b[1]); mma(p[2 * j + 1], c, b[2], b[3]);
       }
     }
@@ -366,7 +376,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_dq(bf16* dq, con
       #pragma unroll
       for (int e = 0; e < 4; e++) {
         int column = j * 8 + 2 * t + (e & 1), h = e >> 1;
-        bool seen = sSegment[column] == rowSegment[h] && keyTile * BN + column <= warpRow + g + 8 * h;
+        bool seen = keySegment[column] == rowSegment[h] && keyTile * BN + column <= warpRow + g + 8 * h;
         float weight = seen ? exp2Fast(s[j][e] * scaleLog2 - rowLog[h]) : 0.f;
         s[j][e] = weight * (p[j][e] - rowDelta[h]);
       }
@@ -377,7 +387,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_dq(bf16* dq, con
       #pragma unroll
       for (int j = 0; j < DP / 16; j++) {
         u32 b[4];
-        loadColumnsTransposed(b, sK, step * 16, j * 16);
+        loadColumnsTransposed(b, K, step * 16, j * 16);
         mma(d[2 * j], a, b[0], b[1]); mma(d[2 * j + 1], a, b[2], b[3]);
       }
     }

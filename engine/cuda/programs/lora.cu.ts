@@ -13,21 +13,21 @@ export const MAX_RANK = 16;
 /** Which matrix the branch is multiplied by: A [rank, inner] or B [inner, rank]. */
 export type Factor = 'a' | 'b';
 
-/** Eight neighbouring values' keep bits; `at` counts from the stream's start and is a multiple of 4. */
-const keepBits = /* cuda */ `
-__device__ __forceinline__ u32 keepBits(i64 at, u32 threshold, u32 step, u32 stream, u32 key0, u32 key1) {
-  u32 words[4], bits = 0;
-  #pragma unroll
-  for (int half = 0; half < 2; half++) {
-    philox(words, (u64)(at >> 2) + half, step, stream, key0, key1);
-    #pragma unroll
-    for (int i = 0; i < 4; i++) bits |= (u32)((words[i] & 0x7fffffu) >= threshold) << (4 * half + i);
-  }
-  return bits;
+/** Draws for eight neighbouring values; `at` counts from the stream's start and is a multiple of 4. */
+const draws = /* cuda */ `
+struct Draws { u32 words[2][4]; };
+__device__ __forceinline__ Draws drawEight(i64 at, u32 step, u32 stream, u32 key0, u32 key1) {
+  Draws draws;
+  philox(draws.words[0], (u64)(at >> 2), step, stream, key0, key1);
+  philox(draws.words[1], (u64)(at >> 2) + 1, step, stream, key0, key1);
+  return draws;
 }
-/** Words of two values with those dropped zeroed. */
-__device__ __forceinline__ u32 maskPair(u32 word, u32 bits, int pair) {
-  return word & ((bits >> (2 * pair) & 1 ? 0xffffu : 0u) | (bits >> (2 * pair + 1) & 1 ? 0xffff0000u : 0u));
+/** A word of two bf16 values with those dropped zeroed: the sign of (draw - threshold), spread over 16 bits, is the mask. */
+__device__ __forceinline__ u32 dropPair(u32 word, const Draws& draws, int pair, u32 threshold) {
+  const u32* two = draws.words[pair >> 1] + (pair & 1) * 2;
+  u32 dropped;
+  asm("prmt.b32 %0, %1, %2, 0xFFBB;" : "=r"(dropped) : "r"((two[0] & 0x7fffffu) - threshold), "r"((two[1] & 0x7fffffu) - threshold));
+  return word & ~dropped;
 }
 `;
 
@@ -69,7 +69,7 @@ export const loraDownProgram = (factor: Factor, rank: number, dropout: boolean, 
     entry: 'lora_down',
     grid: [ceilDiv(rows, 16 * tall), 1, 1],
     block: [warps * 32, 1, 1],
-    source: () => keepBits + /* cuda */ `
+    source: () => draws + /* cuda */ `
 extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(bf16* out, const bf16* x, const float* w, i64 rows, int inner, float scale, i64 first, ${dropoutParameters}) {
   constexpr int TALL = ${tall}, WARPS = ${warps};
   __shared__ float parts[WARPS][16 * TALL][${tiles * 8 + 1}];
@@ -119,9 +119,9 @@ extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(bf16* out,
       ${dropout ? `#pragma unroll
       for (int h = 0; h < 2; h++) {
         i64 row = base + m * 16 + h * 8 + g;
-        u32 bits = keepBits(first + row * inner + k, threshold, step, stream, key0, key1);
+        Draws drawn = drawEight(first + row * inner + k, step, stream, key0, key1);
         #pragma unroll
-        for (int i = 0; i < 4; i++) read[m][h].v[i] = maskPair(read[m][h].v[i], bits, i);
+        for (int i = 0; i < 4; i++) read[m][h].v[i] = dropPair(read[m][h].v[i], drawn, i, threshold);
       }` : ''}
       #pragma unroll
       for (int s = 0; s < 2; s++) {
@@ -171,7 +171,7 @@ export const loraSpreadProgram = (factor: Factor, rank: number, dropout: boolean
   entry: 'lora_spread',
   grid: [ceilDiv((inner / 8) * ceilDiv(rows, SPREAD_ROWS), SPREAD_THREADS), 1, 1],
   block: [SPREAD_THREADS, 1, 1],
-  source: () => keepBits + /* cuda */ `
+  source: () => draws + /* cuda */ `
 extern "C" __global__ void __launch_bounds__(${SPREAD_THREADS}) lora_spread(bf16* out, const bf16* low, const float* w, i64 rows, int inner, i64 first, ${dropoutParameters}) {
   ${dropout ? readDraw : ''}
   int groups = inner / 8;
@@ -185,16 +185,16 @@ extern "C" __global__ void __launch_bounds__(${SPREAD_THREADS}) lora_spread(bf16
   for (i64 row = begin; row < end; row++) {
     float h[${rank}];
     ${loadLow(rank)}
-    ${dropout ? 'u32 bits = keepBits(first + row * inner + k, threshold, step, stream, key0, key1);' : ''}
-    Pack<bf16, 8> y;
+    ${dropout ? 'Draws drawn = drawEight(first + row * inner + k, step, stream, key0, key1);' : ''}
+    Pack<u32, 4> y;
     #pragma unroll
-    for (int i = 0; i < 8; i++) {
-      float sum = 0.f;
+    for (int i = 0; i < 4; i++) {
+      float a = 0.f, b = 0.f;
       #pragma unroll
-      for (int r = 0; r < ${rank}; r++) sum += h[r] * f[r][i];
-      y.v[i] = toBf16(${dropout ? '(bits >> i & 1) ? sum * kept : 0.f' : 'sum'});
+      for (int r = 0; r < ${rank}; r++) { a += h[r] * f[r][2 * i]; b += h[r] * f[r][2 * i + 1]; }
+      y.v[i] = ${dropout ? 'dropPair(packBf16(a * kept, b * kept), drawn, i, threshold)' : 'packBf16(a, b)'};
     }
-    storePack(out + row * inner + k, y);
+    *reinterpret_cast<Pack<u32, 4>*>(out + row * inner + k) = y;
   }
 }`,
 });
@@ -221,7 +221,7 @@ export const loraOuterProgram = (rank: number, dropout: boolean, rows: number, i
     entry: 'lora_outer',
     grid: [ceilDiv(inner, OUTER_COLUMNS), ceilDiv(rows, outerRows(rows)), 1],
     block: [OUTER_WARPS * 32, 1, 1],
-    source: () => keepBits + /* cuda */ `
+    source: () => draws + /* cuda */ `
 extern "C" __global__ void __launch_bounds__(${OUTER_WARPS * 32}) lora_outer(float* parts, const bf16* low, const bf16* x, i64 rows, int inner, int rowsPerBlock, i64 first, ${dropoutParameters}) {
   constexpr int THREADS = ${OUTER_WARPS * 32}, ROWS = ${OUTER_STAGE}, COLUMNS = ${OUTER_COLUMNS}, STAGES = ${OUTER_STAGES}, XS = COLUMNS + 8, LS = ${tiles * 8 + 8};
   __shared__ __align__(16) bf16 sX[STAGES][ROWS * XS];
@@ -266,11 +266,11 @@ extern "C" __global__ void __launch_bounds__(${OUTER_WARPS * 32}) lora_outer(flo
       ? `#pragma unroll
     for (int i = threadIdx.x; i < ROWS * COLUMNS / 8; i += THREADS) {
       int r = i / (COLUMNS / 8), c = i % (COLUMNS / 8) * 8;
-      u32 bits = keepBits(first + (begin + (i64)stage * ROWS + r) * inner + column + c, threshold, step, stream, key0, key1);
+      Draws drawn = drawEight(first + (begin + (i64)stage * ROWS + r) * inner + column + c, step, stream, key0, key1);
       Pack<u32, 4>* at = reinterpret_cast<Pack<u32, 4>*>(X + r * XS + c);
       Pack<u32, 4> words = *at;
       #pragma unroll
-      for (int p = 0; p < 4; p++) words.v[p] = maskPair(words.v[p], bits, p);
+      for (int p = 0; p < 4; p++) words.v[p] = dropPair(words.v[p], drawn, p, threshold);
       *at = words;
     }
     __syncthreads();`
