@@ -180,6 +180,13 @@ describe('failures', () => {
     expect(error).toMatchObject({ type: 'InvalidInput', nonRetryable: true, message: 'validate: lora.rank: …', details: [problems] });
   });
 
+  it('of an input that is nothing at all come from validation too', async () => {
+    const validate: StageActivities['validate'] = ({ input }) =>
+      Promise.reject(ApplicationFailure.nonRetryable(`expected an object, got ${JSON.stringify(input)}`, 'InvalidInput'));
+    const error = await failure(run(fakeActivities({ validate }).activities, null as unknown as FineTuneInput));
+    expect(error).toMatchObject({ type: 'InvalidInput', message: 'validate: expected an object, got null' });
+  });
+
   it('of the surroundings are retried', async () => {
     let attempts = 0;
     const ingest: StageActivities['ingest'] = async (request) => {
