@@ -212,6 +212,15 @@ export class CudaBackend extends KernelBackend {
     return block;
   }
 
+  /** Hands a companion, where there is one, to another tensor's data. */
+  moveCompanion(from: TensorInfo, to: TensorInfo, name: string): void {
+    const source = this.data.get(from.dataId), block = source.companions?.get(name);
+    if (!block) return;
+    source.companions!.delete(name);
+    const target = this.data.get(to.dataId);
+    (target.companions ??= new Map()).set(name, block);
+  }
+
   findCompanion(info: TensorInfo, name: string): Block | undefined {
     return this.data.get(info.dataId).companions?.get(name);
   }

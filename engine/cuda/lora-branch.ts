@@ -5,7 +5,7 @@ import type { CudaBackend } from './backend.js';
 import type { MatrixOperand } from './cublas-lt.js';
 import { ceilDiv, type KernelArgument } from './program.js';
 import { dropoutAddProgram, dropoutArguments, dropoutProgram } from './programs/dropout.cu.js';
-import { loraDownProgram, loraOuterProgram, loraSpreadProgram, loraSumProgram, MAX_RANK, outerRows, type Factor } from './programs/lora.cu.js';
+import { loraDownProgram, loraOuterProgram, loraSpreadProgram, loraSumProgram, MAX_RANK, outerRows, type Factor, type Masking } from './programs/lora.cu.js';
 import { withWeight } from './weights.js';
 
 /*
@@ -25,6 +25,15 @@ const isFused = (rank: number, width: number, { first = 0 }: BranchDropout): boo
 const isDropping = ({ options }: BranchDropout): boolean => options !== undefined && options.rate > 0;
 const drawArguments = (backend: CudaBackend, { options }: BranchDropout): KernelArgument[] => dropoutArguments(backend.recording?.drawCell ?? 0, options);
 
+/** The keep bits of a branch's input, kept with the branch's low-rank tensor. */
+const KEEP_BITS = "dropout's keep bits";
+
+/** How to mask for a low-rank tensor: by its bits where it has them. */
+function maskingOf(backend: CudaBackend, low: TensorInfo, dropout: BranchDropout): { masking: Masking; bits: { pointer: number } } {
+  const block = isDropping(dropout) ? backend.findCompanion(low, KEEP_BITS) : undefined;
+  return { masking: !isDropping(dropout) ? 'all' : block ? 'bits' : 'draw', bits: { pointer: block?.address ?? 0 } };
+}
+
 /** hidden [n, rank] = scale · dropout(x)·Aᵀ. */
 export const loraDown = (backend: CudaBackend, x: MatrixOperand, a: TensorInfo, scale: number, dropout: BranchDropout): TensorInfo => down(backend, x, 'a', a, scale, dropout);
 
@@ -36,9 +45,11 @@ function down(backend: CudaBackend, x: MatrixOperand, factor: Factor, matrix: Te
   // Few long rows would leave most of the device idle: our kernel has a block for 16 rows, cublasLt splits the sum.
   const isWide = rows < 1024 && inner > 16384;
   if (isFused(rank, inner, dropout) && !isWide) {
+    // The backward pass reads the bits instead of drawing again; they go when the branch's tensor does.
+    const bits = isDropping(dropout) ? backend.companion(low, KEEP_BITS, (rows * inner) / 8, () => undefined).address : 0;
     backend.with('f32', [matrix], (w) =>
       backend.launch(loraDownProgram(factor, rank, isDropping(dropout), rows), [
-        backend.pointer(low), { pointer: x.address }, backend.pointer(w), { i64: rows }, inner, { f32: scale }, { i64: dropout.first ?? 0 }, ...drawArguments(backend, dropout),
+        backend.pointer(low), { pointer: bits }, { pointer: x.address }, backend.pointer(w), { i64: rows }, inner, { f32: scale }, { i64: dropout.first ?? 0 }, ...drawArguments(backend, dropout),
       ]));
     return low;
   }
@@ -55,9 +66,10 @@ function down(backend: CudaBackend, x: MatrixOperand, factor: Factor, matrix: Te
 function productWithBranch(backend: CudaBackend, out: MatrixOperand, low: TensorInfo, factor: Factor, matrix: TensorInfo, dropout: BranchDropout, product: (beta: number) => void): void {
   const { rows, columns: width } = out, [, rank] = low.shape;
   if (out.format === 'bf16' && isFused(rank, width, dropout)) {
+    const { masking, bits } = maskingOf(backend, low, dropout);
     backend.with('f32', [matrix], (w) => backend.with('bf16', [low], (bf16) =>
-      backend.launch(loraSpreadProgram(factor, rank, isDropping(dropout), rows, width), [
-        { pointer: out.address }, backend.pointer(bf16), backend.pointer(w), { i64: rows }, width, { i64: dropout.first ?? 0 }, ...drawArguments(backend, dropout),
+      backend.launch(loraSpreadProgram(factor, rank, masking, rows, width), [
+        { pointer: out.address }, bits, backend.pointer(bf16), backend.pointer(w), { i64: rows }, width, { i64: dropout.first ?? 0 }, ...drawArguments(backend, dropout),
       ])));
     return product(1);
   }
@@ -116,6 +128,7 @@ export function loraGradients(
 ): TensorInfo {
   const dHidden = down(backend, dy, 'b', b, scale, { options: undefined });
   outer(backend, 'b', dB, hidden, dy, { options: undefined }, accumulate);
+  backend.moveCompanion(hidden, dHidden, KEEP_BITS);
   outer(backend, 'a', dA, dHidden, x, dropout, accumulate);
   return dHidden;
 }
@@ -129,9 +142,10 @@ function outer(backend: CudaBackend, factor: Factor, gradient: TensorInfo, low: 
   }
   if (isFused(rank, width, dropout)) {
     const perBlock = outerRows(rows), blocks = ceilDiv(rows, perBlock);
+    const { masking, bits } = maskingOf(backend, low, dropout);
     backend.scratch(4 * blocks * rank * width, 'parts of a LoRA gradient', (parts) => {
-      backend.launch(loraOuterProgram(rank, isDropping(dropout), rows, width), [
-        { pointer: parts }, backend.pointer(low), { pointer: x.address }, { i64: rows }, width, perBlock, { i64: dropout.first ?? 0 }, ...drawArguments(backend, dropout),
+      backend.launch(loraOuterProgram(rank, masking, rows, width), [
+        { pointer: parts }, bits, backend.pointer(low), { pointer: x.address }, { i64: rows }, width, perBlock, { i64: dropout.first ?? 0 }, ...drawArguments(backend, dropout),
       ]);
       backend.launch(loraSumProgram(factor, rank, width), [backend.pointer(gradient), { pointer: parts }, blocks, width, accumulate ? 1 : 0]);
     });

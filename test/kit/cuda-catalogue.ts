@@ -34,9 +34,13 @@ export function catalogue(): CudaProgram[] {
     binaryProgram('Less', 'a < b', 'i32', 'i32', 'u8', { size: 99, broadcast: { shape: [3, 33], a: [0, 1], b: [1, 0] } }),
     selectProgram('bf16', 'f32', 'f32', 2, 99), rangeProgram('f32', 9), rangeProgram('i32', 9), rangeProgram('u8', 9),
     ...formats.flatMap((format) => [gatherProgram(format, 9), placeRowsProgram(format, 9), stridedCopyProgram(format, 3, 9)]),
-    ...[3, 8, 16].flatMap((rank) => [true, false].flatMap((dropout) => (['a', 'b'] as const).flatMap((factor) => [
-      loraDownProgram(factor, rank, dropout, 99), loraDownProgram(factor, rank, dropout, 4096), loraSpreadProgram(factor, rank, dropout, 99, 64), loraOuterProgram(rank, dropout, 99, 64), loraSumProgram(factor, rank, 64),
-    ]))),
+    ...[3, 8, 16].flatMap((rank) => [
+      ...(['a', 'b'] as const).flatMap((factor) => [
+        ...[true, false].flatMap((dropout) => [loraDownProgram(factor, rank, dropout, 99), loraDownProgram(factor, rank, dropout, 4096)]), loraSumProgram(factor, rank, 64),
+      ]),
+      ...(['all', 'draw', 'bits'] as const).flatMap((masking) => [loraSpreadProgram('a', rank, masking, 99, 64), loraOuterProgram(rank, masking, 99, 64)]),
+      loraSpreadProgram('b', rank, 'all', 99, 64),
+    ]),
     oneHotProgram('f32', 9), oneHotProgram('i32', 9), crossEntropyProgram(3),
     ...(['sum', 'max', 'min', 'prod', 'all', 'any'] as Reduction[]).flatMap((reduction) =>
       [100, 5000].flatMap((columns) => [reduceProgram(reduction, 'bf16', 'f32', 3, columns), reduceProgram(reduction, 'i32', 'i32', 3, columns)])),

@@ -31,6 +31,22 @@ __device__ __forceinline__ u32 dropPair(u32 word, const Draws& draws, int pair, 
 }
 `;
 
+/** How a kernel masks: not at all, by drawing, or by the keep bits that the down kernel left behind, a byte for eight values. */
+export type Masking = 'all' | 'draw' | 'bits';
+
+const maskBits = /* cuda */ `
+__device__ __forceinline__ u32 keepByte(const Draws& draws, u32 threshold) {
+  u32 byte = 0;
+  #pragma unroll
+  for (int i = 0; i < 8; i++) byte |= (((draws.words[i >> 2][i & 3] & 0x7fffffu) - threshold) >> 31 ^ 1u) << i;
+  return byte;
+}
+__device__ __forceinline__ u32 keepPair(u32 word, u32 byte, int pair) {
+  u32 two = byte >> (2 * pair);
+  return word & ((two & 1u) * 0xffffu | (two >> 1 & 1u) * 0xffff0000u);
+}
+`;
+
 /** f[rank][8] from the factor, for columns k … k + 7, in 16-byte reads where its layout has them. */
 const loadFactor = (factor: Factor, rank: number) =>
   factor === 'a'
@@ -60,7 +76,8 @@ const downShape = (rows: number, rank: number) => (rows >= 3072 && rank <= 8 ? {
 /**
  * out [rows, rank] = scale · dropout(x [rows, inner]) · factorᵀ. A block owns 16 rows, its warps share the inner dimension. Each
  * thread reads 16 neighbouring bytes of a row and takes them for the tensor core's scattered columns: the sum does not mind the
- * order as long as both operands have the same. Args: out, x, w, rows, inner, scale, first, dropout.
+ * order as long as both operands have the same. With dropout the keep bits of x are left in `bits` (a byte for eight values) unless it
+ * is null. Args: out, bits, x, w, rows, inner, scale, first, dropout.
  */
 export const loraDownProgram = (factor: Factor, rank: number, dropout: boolean, rows: number): CudaProgram => {
   const tiles = ceilDiv(rank, 8), { tall, warps } = downShape(rows, rank);
@@ -69,8 +86,8 @@ export const loraDownProgram = (factor: Factor, rank: number, dropout: boolean, 
     entry: 'lora_down',
     grid: [ceilDiv(rows, 16 * tall), 1, 1],
     block: [warps * 32, 1, 1],
-    source: () => draws + /* cuda */ `
-extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(bf16* out, const bf16* x, const float* w, i64 rows, int inner, float scale, i64 first, ${dropoutParameters}) {
+    source: () => draws + maskBits + /* cuda */ `
+extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(bf16* out, u8* bits, const bf16* x, const float* w, i64 rows, int inner, float scale, i64 first, ${dropoutParameters}) {
   constexpr int TALL = ${tall}, WARPS = ${warps};
   __shared__ float parts[WARPS][16 * TALL][${tiles * 8 + 1}];
   ${dropout ? readDraw : ''}
@@ -120,6 +137,7 @@ extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(bf16* out,
       for (int h = 0; h < 2; h++) {
         i64 row = base + m * 16 + h * 8 + g;
         Draws drawn = drawEight(first + row * inner + k, step, stream, key0, key1);
+        if (bits && in && row < rows) bits[(row * inner + k) >> 3] = (u8)keepByte(drawn, threshold);
         #pragma unroll
         for (int i = 0; i < 4; i++) read[m][h].v[i] = dropPair(read[m][h].v[i], drawn, i, threshold);
       }` : ''}
@@ -164,16 +182,16 @@ const loadLow = (rank: number, to = 'h') =>
 
 /**
  * out [rows, inner] = dropout(low [rows, rank] · factor): only written, for a product that then adds to it. A thread keeps the
- * factor's values for its eight columns in registers. Args: out, low, w, rows, inner, first, dropout.
+ * factor's values for its eight columns in registers. Args: out, bits, low, w, rows, inner, first, dropout.
  */
-export const loraSpreadProgram = (factor: Factor, rank: number, dropout: boolean, rows: number, inner: number): CudaProgram => ({
-  key: `lora_spread_${factor}_${rank}_${dropout ? 'drop' : 'all'}`,
+export const loraSpreadProgram = (factor: Factor, rank: number, masking: Masking, rows: number, inner: number): CudaProgram => ({
+  key: `lora_spread_${factor}_${rank}_${masking}`,
   entry: 'lora_spread',
   grid: [ceilDiv((inner / 8) * ceilDiv(rows, SPREAD_ROWS), SPREAD_THREADS), 1, 1],
   block: [SPREAD_THREADS, 1, 1],
-  source: () => draws + /* cuda */ `
-extern "C" __global__ void __launch_bounds__(${SPREAD_THREADS}) lora_spread(bf16* out, const bf16* low, const float* w, i64 rows, int inner, i64 first, ${dropoutParameters}) {
-  ${dropout ? readDraw : ''}
+  source: () => draws + maskBits + /* cuda */ `
+extern "C" __global__ void __launch_bounds__(${SPREAD_THREADS}) lora_spread(bf16* out, const u8* bits, const bf16* low, const float* w, i64 rows, int inner, i64 first, ${dropoutParameters}) {
+  ${masking === 'draw' ? readDraw : ''}
   int groups = inner / 8;
   i64 id = (i64)blockIdx.x * ${SPREAD_THREADS} + threadIdx.x, begin = id / groups * ${SPREAD_ROWS};
   int k = (int)(id % groups) * 8;
@@ -185,14 +203,14 @@ extern "C" __global__ void __launch_bounds__(${SPREAD_THREADS}) lora_spread(bf16
   for (i64 row = begin; row < end; row++) {
     float h[${rank}];
     ${loadLow(rank)}
-    ${dropout ? 'Draws drawn = drawEight(first + row * inner + k, step, stream, key0, key1);' : ''}
+    ${masking === 'draw' ? 'Draws drawn = drawEight(first + row * inner + k, step, stream, key0, key1);' : masking === 'bits' ? 'u32 byte = bits[(row * inner + k) >> 3];' : ''}
     Pack<u32, 4> y;
     #pragma unroll
     for (int i = 0; i < 4; i++) {
       float a = 0.f, b = 0.f;
       #pragma unroll
       for (int r = 0; r < ${rank}; r++) { a += h[r] * f[r][2 * i]; b += h[r] * f[r][2 * i + 1]; }
-      y.v[i] = ${dropout ? 'dropPair(packBf16(a * kept, b * kept), drawn, i, threshold)' : 'packBf16(a, b)'};
+      y.v[i] = ${masking === 'draw' ? 'dropPair(packBf16(a * kept, b * kept), drawn, i, threshold)' : masking === 'bits' ? 'keepPair(packBf16(a * kept, b * kept), byte, i)' : 'packBf16(a, b)'};
     }
     *reinterpret_cast<Pack<u32, 4>*>(out + row * inner + k) = y;
   }
@@ -212,21 +230,21 @@ export const outerRows = (rows: number): number => (rows >= 4096 ? 256 : rows >=
  * parts [blocks of rows, rank, inner] = low [rows, rank]ᵀ · dropout(x [rows, inner]) over each block's rows, on tensor cores. A block
  * owns 128 columns; tiles of x come through shared memory several stages ahead, and are masked there. v1, with a thread's sums in
  * registers and reads from global memory, waited for those: H100, 4096 rows, mean of a block's seven layers 31 us (50 with dropout).
- * Args: parts, low, x, rows, inner, rowsPerBlock, first, dropout.
+ * Args: parts, bits, low, x, rows, inner, rowsPerBlock, first, dropout.
  */
-export const loraOuterProgram = (rank: number, dropout: boolean, rows: number, inner: number): CudaProgram => {
+export const loraOuterProgram = (rank: number, masking: Masking, rows: number, inner: number): CudaProgram => {
   const tiles = ceilDiv(rank, 8), vector = rank % 8 === 0;
   return {
-    key: `lora_outer_${rank}_${dropout ? 'drop' : 'all'}`,
+    key: `lora_outer_${rank}_${masking}`,
     entry: 'lora_outer',
     grid: [ceilDiv(inner, OUTER_COLUMNS), ceilDiv(rows, outerRows(rows)), 1],
     block: [OUTER_WARPS * 32, 1, 1],
-    source: () => draws + /* cuda */ `
-extern "C" __global__ void __launch_bounds__(${OUTER_WARPS * 32}) lora_outer(float* parts, const bf16* low, const bf16* x, i64 rows, int inner, int rowsPerBlock, i64 first, ${dropoutParameters}) {
+    source: () => draws + maskBits + /* cuda */ `
+extern "C" __global__ void __launch_bounds__(${OUTER_WARPS * 32}) lora_outer(float* parts, const u8* bits, const bf16* low, const bf16* x, i64 rows, int inner, int rowsPerBlock, i64 first, ${dropoutParameters}) {
   constexpr int THREADS = ${OUTER_WARPS * 32}, ROWS = ${OUTER_STAGE}, COLUMNS = ${OUTER_COLUMNS}, STAGES = ${OUTER_STAGES}, XS = COLUMNS + 8, LS = ${tiles * 8 + 8};
   __shared__ __align__(16) bf16 sX[STAGES][ROWS * XS];
   __shared__ __align__(16) bf16 sLow[STAGES][ROWS * LS];
-  ${dropout ? readDraw : ''}
+  ${masking === 'draw' ? readDraw : ''}
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3, column = blockIdx.x * COLUMNS;
   i64 begin = (i64)blockIdx.y * rowsPerBlock, end = min(begin + rowsPerBlock, rows);
   int stages = (int)((end - begin + ROWS - 1) / ROWS);
@@ -262,15 +280,16 @@ extern "C" __global__ void __launch_bounds__(${OUTER_WARPS * 32}) lora_outer(flo
     __syncthreads(); // this stage is here for all, and the one before is no longer read
     if (stage + STAGES - 1 < stages) fetch(stage + STAGES - 1); else commitCopies();
     bf16* X = sX[stage % STAGES]; const bf16* L = sLow[stage % STAGES];
-    ${dropout
+    ${masking !== 'all'
       ? `#pragma unroll
     for (int i = threadIdx.x; i < ROWS * COLUMNS / 8; i += THREADS) {
       int r = i / (COLUMNS / 8), c = i % (COLUMNS / 8) * 8;
-      Draws drawn = drawEight(first + (begin + (i64)stage * ROWS + r) * inner + column + c, step, stream, key0, key1);
+      i64 value = (begin + (i64)stage * ROWS + r) * inner + column + c;
+      ${masking === 'draw' ? 'Draws drawn = drawEight(first + value, step, stream, key0, key1);' : 'u32 byte = begin + stage * ROWS + r < end && column + c < inner ? bits[value >> 3] : 0;'}
       Pack<u32, 4>* at = reinterpret_cast<Pack<u32, 4>*>(X + r * XS + c);
       Pack<u32, 4> words = *at;
       #pragma unroll
-      for (int p = 0; p < 4; p++) words.v[p] = dropPair(words.v[p], drawn, p, threshold);
+      for (int p = 0; p < 4; p++) words.v[p] = ${masking === 'draw' ? 'dropPair(words.v[p], drawn, p, threshold)' : 'keepPair(words.v[p], byte, p)'};
       *at = words;
     }
     __syncthreads();`
@@ -301,7 +320,7 @@ extern "C" __global__ void __launch_bounds__(${OUTER_WARPS * 32}) lora_outer(flo
       #pragma unroll
       for (int e = 0; e < 4; e++) {
         int r = m * 16 + g + 8 * (e >> 1), c = column + warp * 32 + j * 8 + 2 * t + (e & 1);
-        if (r < ${rank} && c < inner) parts[((i64)blockIdx.y * ${rank} + r) * inner + c] = sum[m][j][e]${dropout ? ' * kept' : ''};
+        if (r < ${rank} && c < inner) parts[((i64)blockIdx.y * ${rank} + r) * inner + c] = sum[m][j][e]${masking === 'all' ? '' : ' * kept'};
       }
 }`,
   };
