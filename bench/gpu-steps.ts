@@ -16,7 +16,7 @@ console.log((await selectBackend('cuda')).description);
 const backend = findBackend('cuda') as CudaBackend;
 const { device, products } = backend;
 /** The first three warm up: compilation, choice of algorithms, recording. */
-const STEPS = 25;
+const STEPS = 25, WARM_UP = 3;
 const [what, rows = '16', length = '256', accumulation = '1', ...flags] = process.argv.slice(2);
 
 if (what === 'losses') {
@@ -49,20 +49,30 @@ if (what === 'losses') {
   const shape = {
     rows: Number(rows), length: Number(length), accumulation: Number(accumulation), recompute: flags.includes('recompute'), graph: flags.includes('graph'),
   };
-  const times: number[] = [], host: number[] = [];
+  // As a trainer that logs now and then does, the host does not wait for a step: it prepares the next while the device works.
+  const marks: number[] = [], host: number[] = [], losses: number[] = [];
   let launches = 0;
+  const pending: ReturnType<StepBench['run']>[] = [];
+  const read = () => {
+    for (const { losses: parts, gradNorm } of pending.splice(0)) {
+      losses.push(parts.reduce((sum, value) => sum + value.dataSync()[0], 0) / (shape.rows * shape.length * shape.accumulation));
+      dispose([parts, gradNorm]);
+    }
+  };
   for (let step = 0; step < STEPS; step++) {
     started = performance.now();
     const before = device.launches;
-    const result = bench.run(shape);
-    const queued = performance.now() - started;
-    const loss = result.losses.reduce((sum, value) => sum + value.dataSync()[0], 0) / (shape.rows * shape.length * shape.accumulation);
-    const norm = result.gradNorm.dataSync()[0];
-    dispose([result.losses, result.gradNorm]);
+    pending.push(bench.run(shape));
     launches = device.launches - before;
-    if (step < 3 || step === STEPS - 1) console.log(`step ${step}: ${(performance.now() - started).toFixed(1)} ms, queued in ${queued.toFixed(1)}, loss ${loss.toFixed(4)}, norm ${norm.toExponential(3)}`);
-    if (step >= 3) { times.push(performance.now() - started); host.push(queued); }
+    if (step < WARM_UP) {
+      read();
+      console.log(`step ${step}: ${(performance.now() - started).toFixed(1)} ms, loss ${losses.at(-1)!.toFixed(4)}`);
+    } else host.push(performance.now() - started);
+    if (step >= WARM_UP - 1) marks.push(device.mark());
   }
+  read();
+  const times = marks.slice(1).map((mark, i) => device.between(marks[i], mark));
+  console.log(`losses ${losses.map((loss) => loss.toFixed(4)).join(' ')}`);
   const median = (values: number[]) => values.sort((a, b) => a - b)[values.length >> 1];
   const tokens = shape.rows * shape.length * shape.accumulation;
   const { peakInUse, peakReserved } = device.memory.memory();

@@ -12,24 +12,14 @@ const SPIN_NANOSECONDS = 60_000;
 /** Time of each kernel of a run on the device, by events around every launch; the gaps between launches do not count. Lines, the costliest first. */
 export function profileLaunches(backend: CudaBackend, run: () => TensorContainer): string[] {
   const { device } = backend;
-  const { driver, stream } = device;
-  const create = driver.call('int cuEventCreate(_Out_ void *, uint32)'), record = driver.call('int cuEventRecord(uint64, uint64)'), elapsed = driver.call('int cuEventElapsedTime(_Out_ void *, uint64, uint64)');
-  const event = (): bigint => {
-    const out = Buffer.alloc(8);
-    create(out, 0);
-    return out.readBigUInt64LE();
-  };
-  const marks: { name: string; from: bigint; to: bigint }[] = [];
+  const marks: { name: string; from: number; to: number }[] = [];
   const observe = (name: string, launch: () => void) => {
-    const mark = { name, from: event(), to: event() };
     device.onLaunch = undefined;
     device.launch(spinProgram, [{ i64: SPIN_NANOSECONDS }]);
     device.onLaunch = observe;
-    // The spin's launch used the argument buffer: what is timed packs its own again.
-    record(mark.from, stream);
+    const from = device.mark();
     launch();
-    record(mark.to, stream);
-    marks.push(mark);
+    marks.push({ name, from, to: device.mark() });
   };
   device.onLaunch = observe;
   const result = run();
@@ -38,10 +28,8 @@ export function profileLaunches(backend: CudaBackend, run: () => TensorContainer
   dispose(result);
   const times = new Map<string, { milliseconds: number; count: number }>();
   for (const { name, from, to } of marks) {
-    const out = Buffer.alloc(8);
-    elapsed(out, from, to);
     const entry = times.get(name) ?? { milliseconds: 0, count: 0 };
-    entry.milliseconds += out.readFloatLE();
+    entry.milliseconds += device.between(from, to);
     entry.count++;
     times.set(name, entry);
   }

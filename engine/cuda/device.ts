@@ -44,7 +44,6 @@ export class CudaDevice {
   readonly compilation = { milliseconds: 0, kernels: 0, fromCache: 0 };
 
   private compiler?: Nvrtc;
-  private events?: [number, number];
   private readonly kernels = new Map<string, LoadedKernel>();
   private readonly calls;
   private readonly arguments = Buffer.alloc(ARGUMENT_BYTES);
@@ -90,6 +89,8 @@ export class CudaDevice {
       set: driver.call('int cuMemsetD8Async(uint64, uint8, size_t, uint64)'),
       loadModule: driver.call('int cuModuleLoadData(_Out_ void *, const void *)'),
       getFunction: driver.call('int cuModuleGetFunction(_Out_ void *, uint64, const char *)'),
+      createEvent: driver.call('int cuEventCreate(_Out_ void *, uint32)'),
+      destroyEvent: driver.call('int cuEventDestroy_v2(uint64)'),
       record: driver.call('int cuEventRecord(uint64, uint64)'),
       elapsed: driver.call('int cuEventElapsedTime(_Out_ void *, uint64, uint64)'),
       launchGraph: driver.call('int cuGraphLaunch(uint64, uint64)'),
@@ -194,20 +195,28 @@ export class CudaDevice {
 
   /** Milliseconds that the GPU spends on what `work` queues; waits for it. */
   time(work: () => void): number {
-    const events = (this.events ??= [this.event(), this.event()]);
-    this.calls.record(events[0], this.stream);
+    const from = this.mark();
     work();
-    this.calls.record(events[1], this.stream);
+    const to = this.mark();
     this.synchronize();
-    const out = new OutValue();
-    this.calls.elapsed(out.buffer, events[0], events[1]);
-    return out.float;
+    const milliseconds = this.between(from, to);
+    for (const event of [from, to]) this.calls.destroyEvent(event);
+    return milliseconds;
   }
 
-  private event(): number {
+  /** An event that happens once all that is queued so far is done. */
+  mark(): number {
     const out = new OutValue();
-    this.driver.call('int cuEventCreate(_Out_ void *, uint32)')(out.buffer, 0);
+    this.calls.createEvent(out.buffer, 0);
+    this.calls.record(out.pointer, this.stream);
     return out.pointer;
+  }
+
+  /** Milliseconds between two marks that have happened. */
+  between(from: number, to: number): number {
+    const out = new OutValue();
+    this.calls.elapsed(out.buffer, from, to);
+    return out.float;
   }
 
   private load(program: CudaProgram): LoadedKernel {
