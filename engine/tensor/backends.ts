@@ -3,6 +3,7 @@ import { env, ready, setBackend } from '@tensorflow/tfjs-core';
 import { EngineError } from '../errors.js';
 import './all-ops.js';
 import { loadTensorflow } from './load-tensorflow.js';
+import { registerWasmSegmentSum } from './wasm-segment-sum.js';
 
 export type BackendName = 'cuda' | 'tensorflow' | 'wasm' | 'cpu';
 
@@ -51,6 +52,7 @@ export async function selectBackend(wanted?: BackendName): Promise<BackendChoice
 async function loadWasm(): ReturnType<BackendProvider> {
   const { setThreadsCount } = await import('@tensorflow/tfjs-backend-wasm');
   setThreadsCount(1); // its worker threads need a browser
+  registerWasmSegmentSum();
   return { available: true, description: 'wasm: WebAssembly with SIMD, one core' };
 }
 
