@@ -109,11 +109,26 @@ function parseEvent(line: string): TrainerEvent | undefined {
 function collectStderr(child: ChildProcess, log: Logger): string[] {
   const kept: string[] = [];
   createInterface({ input: child.stderr! }).on('line', (line) => {
-    log.debug({ stream: 'stderr' }, line);
+    logStderr(line, log);
     kept.push(line);
     if (kept.length > keptLines) kept.shift();
   });
   return kept;
+}
+
+/** The engine's own lines keep their level; what its libraries print is for debugging. */
+function logStderr(line: string, log: Logger): void {
+  const own = /^\{"level":"(info|warn|error)",/.exec(line);
+  if (own) log[own[1] as 'info' | 'warn' | 'error'](engineLog(line));
+  else log.debug({ stream: 'stderr' }, line);
+}
+
+function engineLog(line: string): string {
+  try {
+    return String((JSON.parse(line) as { message: unknown }).message);
+  } catch {
+    return line;
+  }
 }
 
 function createWatchdog(ms: number, onSilence: () => void) {

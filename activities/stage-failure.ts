@@ -6,6 +6,15 @@ import { EngineError } from '../engine/errors.js';
 import { StoreError } from '../store/store-error.js';
 import { TrainerError } from './trainer-error.js';
 
+/** What the engine refuses, by its code → the place in the input that names it; anything else is told by its stage. */
+const inputPaths: Record<string, string> = {
+  ...Object.fromEntries(
+    ['missing_file', 'wrong_magic', 'truncated', 'bad_header', 'unsupported', 'missing_tensor', 'wrong_shape', 'nan_weights'].map((code) => [code, 'model.uri']),
+  ),
+  chat_template: 'format.template',
+  bad_template: 'format.template',
+};
+
 /** Faults of the program are retried this many times in all, in case they are not. */
 const internalAttempts = 3;
 /** An engine process may die this often in a row without having taken a single step. */
@@ -35,8 +44,8 @@ export function toStageFailure(error: unknown, stage: string, attempt: number): 
   return error instanceof Error ? error : new Error(String(error));
 }
 
-function engineFailure(failure: EngineError['failure'], error: Error, stage: string, attempt: number): ApplicationFailure {
-  if (failure === 'invalidInput') return invalidInput([{ path: stage, message: error.message }], error);
+function engineFailure(failure: EngineError['failure'], error: EngineError | TrainerError, stage: string, attempt: number): ApplicationFailure {
+  if (failure === 'invalidInput') return invalidInput([{ path: inputPaths[error.code] ?? stage, message: error.message }], error);
   if (failure === 'internal') return fail(failureTypes.internal, error, attempt >= internalAttempts);
   // The workflow changes the batch, or goes back to a checkpoint, before it tries again.
   return fail(failure === 'outOfMemory' ? failureTypes.outOfMemory : failureTypes.nanLoss, error, true);

@@ -13,8 +13,11 @@ export interface DevStackOptions {
 
 /** Starts server and workers in this folder. @throws StackRunningError when they are running */
 export function startDevStack({ port = 7233, uiPort = 8233, onLine, signal }: DevStackOptions): Promise<Stack> {
-  const { cacheDirectory, temporal } = loadConfig();
-  return startStack({ directory: dataDirectory, cacheDirectory, namespace: temporal.namespace, port, uiPort, workers: workerProcesses, onLine, signal });
+  const { cacheDirectory, temporal, trainer } = loadConfig();
+  return startStack({
+    directory: dataDirectory, cacheDirectory, namespace: temporal.namespace, port, uiPort, onLine, signal,
+    workers: workerProcesses, workerGraceMs: 1_000 * trainer.graceSeconds + 5_000,
+  });
 }
 
 /** The stack that runs in this folder (it is then not ours to stop), else a new one. */

@@ -2,6 +2,7 @@ import type { Answer, EvaluationPrompt } from '../contracts/stages.js';
 import type { TrainerJob } from '../contracts/trainer-messages.js';
 import { answerMetrics } from '../engine/data/text-metrics.js';
 import { readTokenFile } from '../engine/data/token-file.js';
+import { EngineError } from '../engine/errors.js';
 import { openTokenizer } from '../engine/formats/open-tokenizer.js';
 import type { Tokenizer } from '../engine/formats/tokenizer.js';
 import { generate } from '../engine/model/generate.js';
@@ -38,11 +39,15 @@ export async function evaluateJob(job: EvaluateJob, channel: TrainerChannel): Pr
       await checkpointless(channel);
     },
   });
+  const perplexity = Math.exp(loss);
+  if (!Number.isFinite(perplexity)) {
+    throw new EngineError('invalidInput', 'unusable_model', `evaluation: expected a finite loss and perplexity over ${tokens} tokens, got a loss of ${loss}`);
+  }
   const answers = await answer(llama, tokenizer, job.prompts.flatMap(questionsOf), job, channel);
   const scored = answerMetrics(answers.filter(({ format }) => format === 'training'));
   channel.emit({
     event: 'done',
-    result: { kind: 'evaluate', backend, answers, metrics: { evalLoss: loss, perplexity: Math.exp(loss), evalTokens: tokens, ...scored } },
+    result: { kind: 'evaluate', backend, answers, metrics: { evalLoss: loss, perplexity, evalTokens: tokens, ...scored } },
   });
 }
 

@@ -62,7 +62,7 @@ export async function fineTune(input: FineTuneInput): Promise<FineTuneResult> {
   const after = await run.stage('evaluate', evaluate, { ...questions, adapter: trained.adapter });
 
   const pages = await run.stage('report', report, {
-    config, model, ingest: data, format: tokens, baseline: before, train: trained, merge: { merged }, evaluate: after,
+    config: { ...config, train: { ...config.train, ...batch } }, model, ingest: data, format: tokens, baseline: before, train: trained, merge: { merged }, evaluate: after,
     timings: run.timings(),
   });
   run.made('report', pages.html);

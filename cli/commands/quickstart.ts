@@ -63,10 +63,10 @@ function summarise(result: FineTuneResult, { workflowId, runId, files }: { workf
 function closingLines({ stages, backend, train }: FineTuneResult, files: ArtifactFiles, milliseconds: number): string[] {
   const reused = stages.filter((stage) => stage.reused).map(({ name }) => name);
   const ran = stages.filter((stage) => !stage.reused).map(({ name, seconds }) => `${name} ${formatSeconds(seconds)}`);
-  const share = ((100 * train.trainableParameters) / train.totalParameters).toFixed(2);
+  const share = ((100 * train.trainableParameters) / train.totalParameters).toFixed(4);
   const lines: [string, string][] = [
     ['Backend', backend],
-    ['Trained', `${train.trainableParameters.toLocaleString('en')} of ${train.totalParameters.toLocaleString('en')} parameters (${share}%), ${train.steps} steps, ${train.tokens.toLocaleString('en')} tokens`],
+    ['Trained', `${train.steps} steps, ${train.tokens.toLocaleString('en')} tokens, trainable params: ${train.trainableParameters.toLocaleString('en')} || all params: ${train.totalParameters.toLocaleString('en')} || trainable%: ${share}`],
     ['Ran', ran.join(', ') || 'nothing'],
     ['Reused', reused.join(', ') || 'nothing'],
     ['Took', formatSeconds(milliseconds / 1000)],

@@ -17,6 +17,7 @@ export interface DevServerOptions {
 export function devServerSpec({ executable, databaseFile, port, uiPort, namespace, logFile }: DevServerOptions): ProcessSpec {
   const args = ['server', 'start-dev', '--ip', '127.0.0.1', '--port', String(port), '--ui-port', String(uiPort)];
   args.push('--db-filename', databaseFile, '--namespace', namespace, '--log-level', 'warn', '--log-format', 'json');
+  args.push('--search-attribute', 'TemperStage=Keyword');
   return { command: executable, args, logFile };
 }
 

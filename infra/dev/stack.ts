@@ -25,6 +25,8 @@ export interface StackOptions {
   port: number;
   uiPort: number;
   workers: WorkerProcess[];
+  /** How long a worker may take to stop: long enough for a trainer to write a checkpoint. */
+  workerGraceMs: number;
   /** One line for people: restarts and the like. */
   onLine(line: string): void;
   /** Stop waiting for the server. */
@@ -50,8 +52,6 @@ export class StackRunningError extends Error {
   }
 }
 
-/** Long enough for a trainer to write a checkpoint. */
-const workerGraceMs = 30_000;
 const serverGraceMs = 5_000;
 const leftOverGraceMs = 2_000;
 const serverStartMs = 60_000;
@@ -79,7 +79,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
 
   const stop = async (): Promise<void> => {
     const [server, ...workers] = running;
-    await Promise.all(workers.map((worker) => worker.stop(workerGraceMs)));
+    await Promise.all(workers.map((worker) => worker.stop(options.workerGraceMs)));
     await server?.stop(serverGraceMs);
     await removeState(file);
     process.off('exit', killAll);

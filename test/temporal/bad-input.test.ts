@@ -118,7 +118,7 @@ describe('bad input ends a run at the first attempt, with every problem by its p
   it('in the engine process, when weights are not numbers', async () => {
     expect(await refusal({ ...good, model: { uri: file('nan.gguf', withNaN()) } })).toEqual({
       ...once, attempts: [1, 1, 1, 1], engineStarts: 1, left: expect.arrayContaining(['stages/ingest', 'stages/format']),
-      problems: [expect.stringMatching(/nan\.gguf: tensor model\.norm\.weight: expected finite values, got NaN at index 31$/)],
+      problems: [expect.stringMatching(/^model\.uri: nan\.gguf: tensor model\.norm\.weight: expected finite values, got NaN at index 31$/)],
     });
   });
 });

@@ -17,9 +17,13 @@ describe('toStageFailure', () => {
     });
   });
 
-  it('says of the engine\'s own refusal which stage it came from', () =>
-    expect(failed(new EngineError('invalidInput', 'truncated', 'model.gguf: expected 10 bytes, got 9'))).toMatchObject({
-      type: 'InvalidInput', details: [[{ path: 'train', message: 'model.gguf: expected 10 bytes, got 9' }]],
+  it.each([
+    ['truncated', 'model.uri'],
+    ['chat_template', 'format.template'],
+    ['other', 'train'],
+  ])('says of the engine\'s refusal %s where in the input it is, or in which stage', (code, path) =>
+    expect(failed(new EngineError('invalidInput', code, 'expected 10, got 9'))).toMatchObject({
+      type: 'InvalidInput', details: [[{ path, message: 'expected 10, got 9' }]],
     }));
 
   it.each(['no_bucket', 'denied', 'bad_uri'] as const)('takes %s of a store as bad input', (code) =>
