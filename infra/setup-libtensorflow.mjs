@@ -65,7 +65,7 @@ export async function setUpLibtensorflow({ gpu = false, log = (line) => console.
     return { ready: true };
   } catch (error) {
     const reason = error instanceof SetupProblem ? error.message : lastLine(error);
-    log(`libtensorflow: not set up, so wasm will be used, which trains about ten times slower: ${reason}`);
+    log(`libtensorflow: not set up, so wasm will be used, which trains about twenty times slower: ${reason}`);
     return { ready: false, reason };
   }
 }
