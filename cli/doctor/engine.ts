@@ -30,7 +30,7 @@ export async function checkEngine(backend?: string): Promise<Finding[]> {
 
 function backendFinding({ backend, description }: SelfTest): Finding {
   if (backend === 'cuda' || backend === 'tensorflow') return ok('Backend', description);
-  return warning('Backend', description, 'Training is 10 times slower than on libtensorflow; set it up with: npm run setup');
+  return warning('Backend', description, 'Training is about twenty times slower than on libtensorflow; set it up with: npm run setup');
 }
 
 function trainingFinding({ losses, tokensPerSecond, seconds }: SelfTest): Finding {

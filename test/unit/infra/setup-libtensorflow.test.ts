@@ -56,7 +56,7 @@ describe('setup of libtensorflow', () => {
 
 // Elsewhere the package's own installer does the work.
 describe.skipIf(process.platform !== 'linux' || process.arch !== 'x64')('setup of libtensorflow from its wheel', () => {
-  const fallback = 'libtensorflow: not set up, so wasm will be used, which trains about ten times slower: ';
+  const fallback = 'libtensorflow: not set up, so wasm will be used, which trains about twenty times slower: ';
 
   it('says in one line that Python is missing, and is no failure', async () => {
     expect(await setUp()).toEqual({ code: 0, lines: [`${fallback}expected Python 3 with pip, found neither`] });
