@@ -1,10 +1,10 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { describeTrainable } from '../contracts/trainable-parameters.js';
 import type { TrainerJob } from '../contracts/trainer-messages.js';
 import type { TokenRows } from '../engine/data/batches.js';
 import { readTokenFile } from '../engine/data/token-file.js';
 import { planActivations } from '../engine/model/activations.js';
-import { describeTrainable } from '../engine/model/adapter.js';
 import { savePeft } from '../engine/model/peft.js';
 import { checkpointName, readCheckpoint, writeCheckpoint } from '../engine/train/checkpoint.js';
 import { lastEval, meanTrainLoss, trainerStateJson } from '../engine/train/history.js';
@@ -29,7 +29,7 @@ export async function trainJob(job: Extract<TrainerJob, { kind: 'train' }>, chan
   const { adapter, history, finished } = await trainAdapter(
     { model, lora: job.lora, train, trainRows, testRows, resume },
     {
-      onStart: (adapter) => log('info', describeTrainable(adapter, model.parameters)),
+      onStart: (adapter) => log('info', describeTrainable(adapter.size, model.parameters + adapter.size)),
       isInterrupted: () => channel.isInterrupted(),
       onProgress: async (phase, done, total) => {
         channel.emit({ event: 'progress', phase, done, total });

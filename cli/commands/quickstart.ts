@@ -1,6 +1,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { fineTuneWorkflow, type FineTuneResult } from '../../contracts/pipeline.js';
+import { describeTrainable } from '../../contracts/trainable-parameters.js';
 import { openStore } from '../../store/open-store.js';
 import { artifactFiles, type ArtifactFiles } from '../artifact-files.js';
 import { connect, runUrl } from '../connect.js';
@@ -63,10 +64,9 @@ function summarise(result: FineTuneResult, { workflowId, runId, files }: { workf
 function closingLines({ stages, backend, train }: FineTuneResult, files: ArtifactFiles, milliseconds: number): string[] {
   const reused = stages.filter((stage) => stage.reused).map(({ name }) => name);
   const ran = stages.filter((stage) => !stage.reused).map(({ name, seconds }) => `${name} ${formatSeconds(seconds)}`);
-  const share = ((100 * train.trainableParameters) / train.totalParameters).toFixed(4);
   const lines: [string, string][] = [
     ['Backend', backend],
-    ['Trained', `${train.steps} steps, ${train.tokens.toLocaleString('en')} tokens, trainable params: ${train.trainableParameters.toLocaleString('en')} || all params: ${train.totalParameters.toLocaleString('en')} || trainable%: ${share}`],
+    ['Trained', `${train.steps} steps, ${train.tokens.toLocaleString('en')} tokens, ${describeTrainable(train.trainableParameters, train.totalParameters)}`],
     ['Ran', ran.join(', ') || 'nothing'],
     ['Reused', reused.join(', ') || 'nothing'],
     ['Took', formatSeconds(milliseconds / 1000)],

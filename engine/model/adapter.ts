@@ -179,10 +179,3 @@ function hash(text: string): number {
   for (let i = 0; i < text.length; i++) value = Math.imul(value ^ text.charCodeAt(i), 0x01000193);
   return value >>> 0;
 }
-
-/** "trainable params: 2,662,400 || all params: … || trainable%: …", as PEFT prints it. `base` is the model's own parameter count. */
-export function describeTrainable(adapter: LoraAdapter, base: number): string {
-  const all = base + adapter.size;
-  const share = ((100 * adapter.size) / all).toFixed(4);
-  return `trainable params: ${adapter.size.toLocaleString('en-US')} || all params: ${all.toLocaleString('en-US')} || trainable%: ${share}`;
-}
