@@ -17,14 +17,18 @@ export const mediaTypeOf = (name: string): string => mediaTypes[extname(name)] ?
 
 /** Stores every file of a directory, named by its path in it; sorted by name. */
 export async function putDirectory(store: ArtifactStore, directory: string, signal?: AbortSignal): Promise<NamedArtifact[]> {
-  const entries = await readdir(directory, { withFileTypes: true, recursive: true });
-  const paths = entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
   const artifacts: NamedArtifact[] = [];
-  for (const path of paths.sort()) {
-    const name = relative(directory, path).split(sep).join('/');
+  for (const { name, path } of await filesIn(directory)) {
     artifacts.push({ name, ...(await store.putFile(path, mediaTypeOf(name), { signal })) });
   }
   return artifacts;
+}
+
+/** Every file below a directory, with its name in artifacts; sorted by path. */
+export async function filesIn(directory: string): Promise<{ name: string; path: string }[]> {
+  const entries = await readdir(directory, { withFileTypes: true, recursive: true });
+  const paths = entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
+  return paths.sort().map((path) => ({ name: relative(directory, path).split(sep).join('/'), path }));
 }
 
 /** Fetches a directory-like artifact; each file is verified against its digest. */

@@ -1,11 +1,11 @@
-import { mkdir, readdir } from 'node:fs/promises';
-import { dirname, join, relative, sep } from 'node:path';
+import { mkdir } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import { namedArtifactSchema } from '../contracts/artifact-schema.js';
 import type { NamedArtifact } from '../contracts/artifact.js';
 import type { ArtifactStore } from '../store/artifact-store.js';
-import { mediaTypeOf } from './artifact-directory.js';
+import { filesIn, mediaTypeOf } from './artifact-directory.js';
 
 const manifestSchema = z.strictObject({
   step: z.int().nonnegative(),
@@ -99,10 +99,7 @@ export class Checkpoints {
     await this.#assertNewest();
     const folder = `${this.#prefix}${digits(step, 8)}-${digits(this.fence, 6)}/`;
     const files: NamedArtifact[] = [];
-    for (const entry of await readdir(directory, { withFileTypes: true, recursive: true })) {
-      if (!entry.isFile()) continue;
-      const path = join(entry.parentPath, entry.name);
-      const name = relative(directory, path).split(sep).join('/');
+    for (const { name, path } of await filesIn(directory)) {
       files.push({ name, ...(await this.store.putFileAt(folder + name, path, mediaTypeOf(name))) });
     }
     await this.#assertNewest();
