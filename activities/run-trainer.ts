@@ -2,6 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import type { Logger } from 'pino';
+import { z } from 'zod';
 import { trainerEventSchema, type TrainerEvent, type TrainerJob, type TrainerResult } from '../contracts/trainer-messages.js';
 import { TrainerError } from './trainer-error.js';
 
@@ -61,7 +62,7 @@ export function createRunTrainer({ command: [program, ...args], env, watchdogMs,
 
     try {
       for await (const line of createInterface({ input: child.stdout })) {
-        const event = parseEvent(line);
+        const event = parseLine(trainerEventSchema, line);
         if (!event) {
           log.warn({ line: line.slice(0, 2000) }, 'the engine process printed something that is not an event');
           continue;
@@ -97,9 +98,10 @@ export function createRunTrainer({ command: [program, ...args], env, watchdogMs,
   };
 }
 
-function parseEvent(line: string): TrainerEvent | undefined {
+/** A line of JSON that fits a schema, or undefined. */
+function parseLine<Value>(schema: z.ZodType<Value>, line: string): Value | undefined {
   try {
-    return trainerEventSchema.parse(JSON.parse(line));
+    return schema.parse(JSON.parse(line));
   } catch {
     return undefined;
   }
@@ -116,19 +118,14 @@ function collectStderr(child: ChildProcess, log: Logger): string[] {
   return kept;
 }
 
+/** A log line of the engine itself. */
+const logLineSchema = z.object({ level: z.enum(['info', 'warn', 'error']), message: z.string() });
+
 /** The engine's own lines keep their level; what its libraries print is for debugging. */
 function logStderr(line: string, log: Logger): void {
-  const own = /^\{"level":"(info|warn|error)",/.exec(line);
-  if (own) log[own[1] as 'info' | 'warn' | 'error'](engineLog(line));
+  const own = parseLine(logLineSchema, line);
+  if (own) log[own.level](own.message);
   else log.debug({ stream: 'stderr' }, line);
-}
-
-function engineLog(line: string): string {
-  try {
-    return String((JSON.parse(line) as { message: unknown }).message);
-  } catch {
-    return line;
-  }
 }
 
 function createWatchdog(ms: number, onSilence: () => void) {

@@ -16,7 +16,7 @@ export type FakeTrainerMode =
   | 'silent'
   /** One step and its checkpoint, then death by SIGKILL. */
   | 'crash'
-  /** Text that is no event around a run as in `done`. */
+  /** As `done`, with text that is no event on stdout, and a log line and a broken one on stderr. */
   | 'garbage'
   /** Exits at once, with a reason on stderr. */
   | 'broken'
@@ -77,7 +77,10 @@ function play(job: TrainerJob): void {
     return;
   }
   if (mode === 'done' || mode === 'garbage') {
-    if (mode === 'garbage') process.stdout.write('2026: a library says hello\n{"event":"step"}\n');
+    if (mode === 'garbage') {
+      process.stdout.write('2026: a library says hello\n{"event":"step"}\n');
+      process.stderr.write('{"level":"info","time":0,"message":"trainable params: 8"}\n{"level":"info"\n');
+    }
     if (job.resumeFrom) step = Number(job.resumeFrom.slice(-8));
     while (step < steps) {
       takeStep();

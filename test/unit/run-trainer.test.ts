@@ -46,6 +46,15 @@ describe('runTrainer', () => {
     expect(result.kind).toBe('train');
   });
 
+  it('logs what the engine logs at its own level, and what its libraries print for debugging', async () => {
+    const lines: { level: number; msg: string }[] = [];
+    const log = pino({ level: 'debug' }, { write: (line) => lines.push(JSON.parse(line)) });
+    await fakeTrainer('garbage')(trainJob(directory), { signal: never, onEvent: ignore, log });
+    const logged = lines.map(({ level, msg }) => [pino.levels.labels[level], msg]);
+    expect(logged).toContainEqual(['info', 'trainable params: 8']);
+    expect(logged).toContainEqual(['debug', '{"level":"info"']);
+  });
+
   it('reports a death as such, with the steps that were taken', async () => {
     const error = await failure(fakeTrainer('crash')(trainJob(directory), { signal: never, onEvent: ignore, log: silentLog }));
     expect(error).toMatchObject({ failure: 'died', code: 'no_result', steps: 1 });
