@@ -144,8 +144,6 @@ export type FineTuneInput = z.input<typeof fineTuneConfigSchema>;
 /** With every default filled in. */
 export type FineTuneConfig = z.infer<typeof fineTuneConfigSchema>;
 export type DatasetConfig = FineTuneConfig['dataset'];
-export type FormatConfig = FineTuneConfig['format'];
 export type LoraConfig = FineTuneConfig['lora'];
 export type BaseConfig = FineTuneConfig['base'];
 export type TrainConfig = FineTuneConfig['train'];
-export type EvaluateConfig = FineTuneConfig['evaluate'];

@@ -25,7 +25,6 @@ const config: LlamaConfig = {
   contextLength: 256, ropeTheta: 10_000, rmsNormEps: 1e-5, tiedEmbeddings: true, eosTokenIds: [0],
 };
 
-process.env.TF_CPP_MIN_LOG_LEVEL ??= '2';
 const { name, description } = await selectBackend(process.argv[2] as BackendName | undefined);
 const model = await loadModel(randomWeights(config), { dtype: 'nf4', doubleQuant: true });
 const losses: number[] = [];

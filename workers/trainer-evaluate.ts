@@ -41,7 +41,7 @@ export async function evaluateJob(job: EvaluateJob, channel: TrainerChannel): Pr
   });
   const perplexity = Math.exp(loss);
   if (!Number.isFinite(perplexity)) {
-    throw new EngineError('invalidInput', 'unusable_model', `evaluation: expected a finite loss and perplexity over ${tokens} tokens, got a loss of ${loss}`);
+    throw new EngineError('invalidInput', 'unusable_model', `test rows: perplexity: expected a finite number, got e^${loss}`);
   }
   const answers = await answer(llama, tokenizer, job.prompts.flatMap(questionsOf), job, channel);
   const scored = answerMetrics(answers.filter(({ format }) => format === 'training'));

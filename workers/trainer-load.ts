@@ -30,7 +30,6 @@ export async function checkpointless(channel: TrainerChannel, step = 0): Promise
  */
 export async function startBackend(job: TrainerJob, base: BaseConfig, channel: TrainerChannel): Promise<string> {
   if (base.dtype !== 'f32') process.env.TF_SET_ONEDNN_FPMATH_MODE ??= 'BF16';
-  process.env.TF_CPP_MIN_LOG_LEVEL ??= '2';
   registerCudaBackend();
   const { name, description } = await selectBackend(job.backend);
   channel.emit({ event: 'started', backend: name, message: description });

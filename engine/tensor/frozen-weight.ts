@@ -10,7 +10,7 @@ import { isNative } from './tensorflow-native.js';
 import type { FrozenWeight, Int8Weight, Nf4Weight, NestedTensors } from './weight-types.js';
 import { fromWords, toWords } from './words.js';
 
-export type { DenseWeight, FrozenWeight, Int8Weight, Nf4Weight, NestedTensors } from './weight-types.js';
+export type { FrozenWeight, Int8Weight, Nf4Weight, NestedTensors } from './weight-types.js';
 
 /** How the frozen base is stored. */
 export type BaseDtype = { dtype: 'nf4'; doubleQuant: boolean } | { dtype: 'int8' } | { dtype: 'bf16' } | { dtype: 'f32' };
