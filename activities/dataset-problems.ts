@@ -36,10 +36,10 @@ export async function datasetProblems(
 
 /** `rows` is what the file has; what is dropped of them later makes it harder, never easier. */
 function splitProblems({ split, sample }: FineTuneConfig['dataset'], rows: number): Problem[] {
-  const used = Math.min(rows, sample?.rows ?? rows);
+  if (sample && sample.rows > rows) return [{ path: 'dataset.sample.rows', message: `expected at most the ${rows} rows of the dataset, got ${sample.rows}` }];
+  const used = sample?.rows ?? rows;
   const test = testCount(used, split.test);
   const path = 'dataset.split.test';
-  if (test < 1) return [{ path, message: `expected a share that leaves at least one test row of ${used}, got ${split.test}` }];
   if (test >= used) return [{ path, message: `expected to leave at least one of ${used} rows to train on, got ${split.test}, which takes ${test}` }];
   return [];
 }

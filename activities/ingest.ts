@@ -7,7 +7,7 @@ import { InvalidInputError } from '../contracts/errors.js';
 import type { Problem } from '../contracts/pipeline.js';
 import { ingestInputSchema, ingestOutputSchema, type IngestInput, type IngestOutput, type RowReport } from '../contracts/stages.js';
 import { histogram } from '../engine/data/histogram.js';
-import { leakedRows, sampleRows, splitRows, testCount } from '../engine/data/splits.js';
+import { leakedRows, sampleIndices, splitIndices, testCount } from '../engine/data/splits.js';
 import type { Row } from '../engine/data/template.js';
 import { cellText } from './readers/cell-text.js';
 import { mappingProblems, sourceColumn } from './readers/columns.js';
@@ -20,21 +20,23 @@ const ROWS_PER_PROGRESS = 5_000;
 /**
  * Turns a dataset file into immutable train and test snapshots that hold the columns the format names, as text.
  *
- * In this order: rows with an empty column are dropped, then exact duplicates, then the sample is taken, the test split held
- * out, and train is cleaned of (or refused for) questions that test asks too. Everything random is a pure function of the seeds.
+ * In this order: the sample is taken, rows with an empty column are dropped, then exact duplicates, the test split is held out,
+ * and train is cleaned of (or refused for) questions that test asks too. Everything random is a pure function of the seeds; as the
+ * sample comes first, it is the one that Python takes of the same file.
  */
 export const ingestStage = defineStage<IngestInput, IngestOutput>({
   name: 'ingest',
-  version: 1,
+  version: 2,
   input: ingestInputSchema,
   output: ingestOutputSchema,
   async run(input, context) {
     const file: DatasetFile = { path: await context.fetchDataset(input.file), name: input.dataset.uri.split(/[/:]/).at(-1)! };
-    const { rows, ...counts } = await readRows(input, file, context);
-    const { train, test, dropped } = selectRows(input, file, rows, counts);
+    const rows = await readRows(input, file, context);
+    const { train, test, dropped, kept } = selectRows(input, file, rows);
     const report: RowReport = {
-      read: counts.read,
-      dropped: { empty: counts.empty, duplicate: counts.duplicate, ...dropped },
+      read: rows.length,
+      dropped,
+      kept,
       train: train.length,
       test: test.length,
       lengths: histogram([...train, ...test].map(characters)),
@@ -48,27 +50,18 @@ export const ingestStage = defineStage<IngestInput, IngestOutput>({
   },
 });
 
-interface ReadCounts {
-  read: number;
-  empty: number;
-  duplicate: number;
-}
-
-/** Reads the file into rows of the required columns, without the empty and the duplicate ones. */
-async function readRows(input: IngestInput, file: DatasetFile, context: StageContext): Promise<ReadCounts & { rows: Row[] }> {
+/** Reads the file's rows, each with the required columns as text. */
+async function readRows(input: IngestInput, file: DatasetFile, context: StageContext): Promise<Row[]> {
   const { dataset, requiredColumns } = input;
   const reader = readerFor(dataset, input.file.mediaType);
   const sources = requiredColumns.map((column) => sourceColumn(column, dataset.columns));
   const columnsFound = new Set<string>();
 
   const rows: Row[] = [];
-  const seen = new Set<string>();
-  const counts = { read: 0, empty: 0, duplicate: 0 };
   for await (const { place, values } of reader.rows(file, sources)) {
-    counts.read++;
-    if (counts.read % ROWS_PER_PROGRESS === 0) {
+    if (rows.length % ROWS_PER_PROGRESS === ROWS_PER_PROGRESS - 1) {
       context.signal.throwIfAborted();
-      context.progress('reading rows', counts.read, counts.read);
+      context.progress('reading rows', rows.length, rows.length);
     }
     Object.keys(values).forEach((column) => columnsFound.add(column));
     const texts = sources.map((column) => {
@@ -76,19 +69,13 @@ async function readRows(input: IngestInput, file: DatasetFile, context: StageCon
       if (text === undefined) throw badDataset(file, place, `column ${column}: expected text or numbers, got bytes`);
       return text;
     });
-    const identity = JSON.stringify(texts);
-    if (texts.some((text) => text.trim() === '')) counts.empty++;
-    else if (seen.has(identity)) counts.duplicate++;
-    else {
-      seen.add(identity);
-      rows.push(Object.fromEntries(requiredColumns.map((column, i) => [column, texts[i]])));
-    }
+    rows.push(Object.fromEntries(requiredColumns.map((column, i) => [column, texts[i]])));
   }
-  if (counts.read === 0) throw badDataset(file, '', 'expected at least one row, got none');
+  if (rows.length === 0) throw badDataset(file, '', 'expected at least one row, got none');
   if (!sources.every((column) => columnsFound.has(column))) {
     refuse(columnProblems(input, [...new Set([...(await reader.columns(file)), ...columnsFound])]));
   }
-  return { rows, ...counts };
+  return rows;
 }
 
 function columnProblems({ dataset, requiredColumns }: IngestInput, found: readonly string[]): Problem[] {
@@ -98,22 +85,28 @@ function columnProblems({ dataset, requiredColumns }: IngestInput, found: readon
   return [...mappingProblems(found, dataset.columns), ...missing];
 }
 
-/** Sample, split and leakage, each refused with its place in the configuration where it cannot be done. */
-function selectRows(input: IngestInput, file: DatasetFile, rows: Row[], { read, empty, duplicate }: ReadCounts) {
-  const { sample, split, leakage } = input.dataset;
-  const left = `${rows.length} of the ${read} rows of ${file.name} (${empty} with an empty column and ${duplicate} duplicates were dropped)`;
-  if (rows.length === 0) refuse([{ path: 'dataset.uri', message: `expected rows with text in ${input.requiredColumns.join(', ')}, got ${left}` }]);
-  refuse(sample && sample.rows > rows.length ? [{ path: 'dataset.sample.rows', message: `expected at most ${left}, got ${sample.rows}` }] : []);
+/** Sample, cleaning, split and leakage, each refused with its place in the configuration where it cannot be done. */
+function selectRows({ dataset, requiredColumns, promptColumns }: IngestInput, file: DatasetFile, all: readonly Row[]) {
+  const { sample, split, leakage, duplicates } = dataset;
+  refuse(sample && sample.rows > all.length ? [{ path: 'dataset.sample.rows', message: `expected at most the ${all.length} rows of ${file.name}, got ${sample.rows}` }] : []);
+  const sampled = sample ? Array.from(sampleIndices(all.length, sample.rows, sample.seed), (index) => all[index]) : all;
 
-  const sampled = sample ? sampleRows(rows, sample.rows, sample.seed) : rows;
-  refuse(splitProblems(split.test, sampled.length));
-  const { train, test } = splitRows(sampled, testCount(sampled.length, split.test), split.seed);
+  const filled = sampled.filter((row) => Object.values(row).every((text) => text.trim() !== ''));
+  const rows = duplicates === 'drop' ? distinct(filled) : filled;
+  const empty = sampled.length - filled.length, duplicate = filled.length - rows.length;
+  if (rows.length === 0) {
+    const dropped = `0 of the ${sampled.length} rows of ${file.name} (${empty} with an empty column and ${duplicate} duplicates were dropped)`;
+    refuse([{ path: 'dataset.uri', message: `expected rows with text in ${requiredColumns.join(', ')}, got ${dropped}` }]);
+  }
+
+  refuse(splitProblems(split.test, rows.length));
+  const parts = splitIndices(rows.length, testCount(rows.length, split.test), split.seed);
+  const [train, test] = [parts.train, parts.test].map((indices) => Array.from(indices, (index) => rows[index]));
 
   // A prompt that shows no column asks every row the same: then rows are compared whole.
-  const questionColumns = input.promptColumns.length > 0 ? input.promptColumns : input.requiredColumns;
+  const questionColumns = promptColumns.length > 0 ? promptColumns : requiredColumns;
   const leaked = leakedRows(train, test, questionColumns);
-  const kept = train.filter((_, i) => !leaked[i]);
-  const leakedCount = train.length - kept.length;
+  const leakedCount = leaked.filter(Boolean).length;
   if (leakedCount > 0 && leakage === 'refuse') {
     const example = questionColumns.map((column) => `${column} ${JSON.stringify(train[leaked.indexOf(true)][column])}`).join(', ');
     refuse([{
@@ -121,10 +114,24 @@ function selectRows(input: IngestInput, file: DatasetFile, rows: Row[], { read, 
       message: `expected no row of train with a question of test, got ${leakedCount} of ${train.length} (e.g. ${example}); 'drop' leaves them out of train`,
     }]);
   }
-  if (kept.length === 0) {
-    refuse([{ path: 'dataset.split.test', message: `expected a test split that leaves a row to train, got ${test.length} of ${sampled.length} rows with the questions of all others` }]);
+  const clean = leakage === 'keep' ? train : train.filter((_, i) => !leaked[i]);
+  if (clean.length === 0) {
+    refuse([{ path: 'dataset.split.test', message: `expected a test split that leaves a row to train, got ${test.length} of ${rows.length} rows with the questions of all others` }]);
   }
-  return { train: kept, test, dropped: { unsampled: rows.length - sampled.length, leaked: leakedCount } };
+  return {
+    train: clean, test,
+    dropped: { unsampled: all.length - sampled.length, empty, duplicate, leaked: train.length - clean.length },
+    kept: { leaked: leakage === 'keep' ? leakedCount : 0 },
+  };
+}
+
+/** The first of equal rows. */
+function distinct(rows: readonly Row[]): Row[] {
+  const seen = new Set<string>();
+  return rows.filter((row) => {
+    const identity = JSON.stringify(Object.values(row));
+    return !seen.has(identity) && seen.add(identity);
+  });
 }
 
 function splitProblems(test: number, rows: number): Problem[] {

@@ -18,17 +18,22 @@ const datasetSchema = z.strictObject({
   format: z.enum(['csv', 'json', 'jsonl', 'parquet']).optional(),
   /** Column name in the run → column name in the file. @default every column under its own name */
   columns: z.record(z.string(), z.string()).optional(),
-  /** Take this many rows at random, after empty and duplicate rows are dropped. @default all rows */
-  sample: z.strictObject({ rows: z.int().positive(), seed: z.int().nonnegative().default(42) }).optional(),
-  /** The held-out test split: a share in (0,1), or a number of rows. */
+  /** Take this many of the file's rows at random: those of pandas' `sample(n=rows, random_state=seed)`. @default all rows */
+  sample: z.strictObject({ rows: z.int().positive(), seed: z.int().nonnegative().max(0xffffffff).default(42) }).optional(),
+  /** What to do with rows that occur before. @default drop */
+  duplicates: z.enum(['drop', 'keep']).default('drop'),
+  /**
+   * The held-out test split: a share in (0,1), or a number of rows. The rows are those of datasets'
+   * `train_test_split(test_size=test, seed=seed)`.
+   */
   split: z
     .strictObject({
       test: z.number().positive().default(0.05),
       seed: z.int().nonnegative().default(42),
     })
     .prefault({}),
-  /** What to do with rows of train that also occur in test. @default refuse */
-  leakage: z.enum(['refuse', 'drop']).default('refuse'),
+  /** What to do with rows of train whose question also occurs in test. Kept ones make the evaluation too good; the report counts them. @default refuse */
+  leakage: z.enum(['refuse', 'drop', 'keep']).default('refuse'),
 });
 
 const formatSchema = z.strictObject({

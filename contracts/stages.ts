@@ -44,6 +44,7 @@ export const ingestInputSchema = z.strictObject({ dataset: shape.dataset, file: 
 export const rowReportSchema = z.strictObject({
   read: nonNegative,
   dropped: z.strictObject({ empty: nonNegative, duplicate: nonNegative, unsampled: nonNegative, leaked: nonNegative }),
+  kept: z.strictObject({ /** Rows of train whose question is also in test. */ leaked: nonNegative }),
   train: nonNegative,
   test: nonNegative,
   /** Histogram of characters a row: `edges` has one more entry than `counts`. */

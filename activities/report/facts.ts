@@ -24,13 +24,14 @@ export function trainingFacts({ config, train, timings, format, ingest }: Report
 
 /** How many rows were read, and where each of them went. */
 export function rowFacts({ ingest: { report } }: ReportData): Fact[] {
-  const { read, dropped, train, test } = report;
+  const { read, dropped, kept, train, test } = report;
   return [
     ['Rows in the file', count(read)],
+    ['Left out: not in the sample', count(dropped.unsampled)],
     ['Dropped: a needed column is empty', count(dropped.empty)],
     ['Dropped: exact duplicate', count(dropped.duplicate)],
-    ['Left out: not in the sample', count(dropped.unsampled)],
     ['Dropped from train: its question is in test', count(dropped.leaked)],
+    ...(kept.leaked > 0 ? [['Kept in train although its question is in test', count(kept.leaked)] satisfies Fact] : []),
     ['Train', count(train)],
     ['Test', count(test)],
   ];

@@ -1,22 +1,21 @@
-import { permutation } from '../random/shuffle.js';
+import { Mt19937 } from '../random/mt19937.js';
+import { numpyPermutation } from '../random/numpy-permutation.js';
+import { Pcg64 } from '../random/pcg64.js';
 import type { Row } from './template.js';
 
-/** Set sampling and splitting apart from each other for the same seed. */
-const SAMPLE_STREAM = 0x73616d70;
-const SPLIT_STREAM = 0x73706c74;
+/**
+ * `count` of `rows` row numbers at random: those, and in the order, of pandas' `frame.sample(n=count, random_state=seed)`.
+ * @param seed 0 … 2^32 - 1
+ */
+export const sampleIndices = (rows: number, count: number, seed: number): Uint32Array => numpyPermutation(new Mt19937(seed), rows).subarray(0, count);
 
-/** `count` rows at random, in their old order; all of them when there are fewer. A pure function of the rows' number and the seed. */
-export function sampleRows<T>(rows: readonly T[], count: number, seed: number): T[] {
-  return choose(rows.length, count, seed, SAMPLE_STREAM).map((index) => rows[index]);
-}
+/** Number of test rows: a share below 1 of the rows, rounded up as datasets does; or a number of rows. */
+export const testCount = (rows: number, test: number): number => (test < 1 ? Math.ceil(rows * test) : test);
 
-/** Number of test rows: a share below 1 of the rows, rounded; or a number of rows. */
-export const testCount = (rows: number, test: number): number => (test < 1 ? Math.round(rows * test) : test);
-
-/** Holds `count` rows out at random. Both parts keep the rows' order. A pure function of the rows' number and the seed. */
-export function splitRows<T>(rows: readonly T[], count: number, seed: number): { train: T[]; test: T[] } {
-  const held = new Set(choose(rows.length, count, seed, SPLIT_STREAM));
-  return { train: rows.filter((_, i) => !held.has(i)), test: rows.filter((_, i) => held.has(i)) };
+/** Holds `test` of `rows` row numbers out: the parts, and their order, of datasets' `train_test_split(test_size=test, seed=seed)`. */
+export function splitIndices(rows: number, test: number, seed: number): { train: Uint32Array; test: Uint32Array } {
+  const order = numpyPermutation(new Pcg64(seed), rows);
+  return { train: order.subarray(test), test: order.subarray(0, test) };
 }
 
 /**
@@ -30,6 +29,3 @@ export function leakedRows(train: readonly Row[], test: readonly Row[], columns:
   const asked = new Set(test.map(question));
   return train.map((row) => asked.has(question(row)));
 }
-
-const choose = (length: number, count: number, seed: number, stream: number): number[] =>
-  Array.from(permutation(length, { seed, step: 0, stream }).subarray(0, count)).sort((a, b) => a - b);

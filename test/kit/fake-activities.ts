@@ -27,7 +27,7 @@ const tokens: TokenReport = { rows: 4, tokens: 40, trainedTokens: 20, truncated:
 const outputs = {
   ingest: {
     columns: ['product', 'description'], train: artifact('train'), test: artifact('test'),
-    report: { read: 5, dropped: { empty: 0, duplicate: 0, unsampled: 0, leaked: 0 }, train: 4, test: 1, lengths: { edges: [0, 9], counts: [5] } },
+    report: { read: 5, dropped: { empty: 0, duplicate: 0, unsampled: 0, leaked: 0 }, kept: { leaked: 0 }, train: 4, test: 1, lengths: { edges: [0, 9], counts: [5] } },
   },
   format: {
     train: artifact('train-tokens'), test: artifact('test-tokens'), prompts: artifact('prompts'), preview: artifact('preview'),

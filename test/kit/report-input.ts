@@ -55,7 +55,7 @@ export async function reportInput(store: ArtifactStore, change: { baseline?: Par
     },
     ingest: {
       columns: ['product', 'category', 'description'], train: await bytes(300_123, 2), test: await bytes(16_010, 3),
-      report: { read: 11_605, dropped: { empty: 12, duplicate: 3, unsampled: 9_590, leaked: 41 }, train: 1_859, test: 100, lengths: lengths(5, 20) },
+      report: { read: 11_605, dropped: { empty: 12, duplicate: 3, unsampled: 9_590, leaked: 41 }, kept: { leaked: 0 }, train: 1_859, test: 100, lengths: lengths(5, 20) },
     },
     format: {
       train: await bytes(512_345, 4), test: await bytes(27_000, 5), prompts: await json([]), preview: await json(preview),

@@ -51,9 +51,22 @@ describe('ingest', () => {
     expect(output.report).toMatchObject({ read: 13, dropped: { empty: 2, duplicate: 1 }, train: 9, test: 1 });
   });
 
-  it('takes a sample and counts the rest', async () => {
-    const { output } = await ingest(csv(products(50)), { sample: { rows: 20 }, split: { test: 4 } });
-    expect(output.report).toMatchObject({ dropped: { unsampled: 30 }, train: 16, test: 4 });
+  it('takes a sample of the file, then drops rows, and counts all of them', async () => {
+    const { output } = await ingest(csv([...products(50), ...products(50)]), { sample: { rows: 90 }, split: { test: 4 } });
+    const { dropped, train, test } = output.report;
+    expect([dropped.unsampled, test]).toEqual([10, 4]);
+    expect(dropped.duplicate).toBeGreaterThanOrEqual(40);
+    expect(train + test + dropped.duplicate).toBe(90);
+  });
+
+  it('keeps duplicates when asked', async () => {
+    const { output } = await ingest(csv([...products(6), ...products(6)]), { split: { test: 1 }, duplicates: 'keep', leakage: 'keep' });
+    expect(output.report).toMatchObject({ dropped: { duplicate: 0, leaked: 0 }, kept: { leaked: 1 }, train: 11, test: 1 });
+  });
+
+  it('gives the rows that pandas and datasets give: frame.sample(n=6, random_state=42), then train_test_split(test_size=2, seed=42)', async () => {
+    const { train, test } = await ingest(csv(products(10)), { sample: { rows: 6 }, split: { test: 2 } });
+    expect([test, train].map((rows) => rows.map(({ product }) => product))).toEqual([['p0', 'p5'], ['p2', 'p7', 'p1', 'p8']]);
   });
 
   it('keeps only the columns that the format names, under their names in the run', async () => {
@@ -102,14 +115,13 @@ describe('ingest refuses', () => {
     ['a dataset without rows', 'product,category,description\n', {}, 'dataset.uri: products.csv: expected at least one row, got none'],
     ['a dataset whose rows are all dropped', csv([['a', '', 'x'], ['', 'b', 'y']]), {},
       'dataset.uri: expected rows with text in product, category, description, got 0 of the 2 rows of products.csv (2 with an empty column and 0 duplicates were dropped)'],
-    ['a share that leaves no row for test', csv(products(10)), { split: { test: 0.01 } },
-      'dataset.split.test: expected at least one row for test and one for train, got 0 for test and 10 for train from 10 rows'],
+    ['a share that leaves no row for train', csv(products(10)), { split: { test: 0.99 } },
+      'dataset.split.test: expected at least one row for test and one for train, got 10 for test and 0 for train from 10 rows'],
     ['a number that leaves no row for train', csv(products(10)), { split: { test: 10 } },
       'dataset.split.test: expected at least one row for test and one for train, got 10 for test and 0 for train from 10 rows'],
     ['a number of rows that is not whole', csv(products(10)), { split: { test: 1.5 } },
       'dataset.split.test: expected a share below 1 or a whole number of rows, got 1.5'],
-    ['a sample larger than the data', csv([...products(10), ['p0', 'c0', 'text 0']]), { sample: { rows: 11 } },
-      'dataset.sample.rows: expected at most 10 of the 11 rows of products.csv (0 with an empty column and 1 duplicates were dropped), got 11'],
+    ['a sample larger than the file', csv(products(10)), { sample: { rows: 11 } }, 'dataset.sample.rows: expected at most the 10 rows of products.csv, got 11'],
     ['columns that the file lacks', 'name,category\na,b\n', { columns: { product: 'nme' } },
       "dataset.columns.product: expected a column of the file (name, category), got 'nme'\n" +
       "format: {description}: expected a column of the dataset (name, category), got 'description'"],

@@ -111,7 +111,7 @@ describe('bad input', () => {
     ['a header without rows', { dataset: { uri: 'file:header.csv' } }, ['dataset.uri: header.csv: expected at least one row, got none']],
     ['a file that is not of its format', { dataset: { uri: 'file:broken.jsonl' } }, [expect.stringMatching(/^dataset\.uri: broken\.jsonl line 1: expected a JSON object, got a mistake/) as unknown as string]],
     ['a format that nothing tells', { dataset: { uri: 'file:no-model/readme.txt' } }, [expect.stringMatching(/^dataset\.format: expected one of csv, json, jsonl, parquet/) as unknown as string]],
-    ['a test share that leaves no row', { dataset: { uri: 'file:two.csv', split: { test: 0.1 } } }, ['dataset.split.test: expected a share that leaves at least one test row of 2, got 0.1']],
+    ['a sample larger than the file', { dataset: { uri: 'file:two.csv', sample: { rows: 3 } } }, ['dataset.sample.rows: expected at most the 2 rows of the dataset, got 3']],
     ['a test split that takes all', { dataset: { uri: 'file:two.csv', split: { test: 2 } } }, ['dataset.split.test: expected to leave at least one of 2 rows to train on, got 2, which takes 2']],
     ['a missing dataset', { dataset: { uri: 'file:none.csv' } }, [`dataset.uri: expected a file or directory at ${join(root, 'none.csv')}, got none`]],
     ['a directory for a dataset', { dataset: { uri: 'file:no-model' } }, [`dataset.uri: expected a file, got the directory ${join(root, 'no-model')}`]],
