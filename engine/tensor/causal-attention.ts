@@ -1,5 +1,5 @@
 import {
-  add, cast, concat, equal, expandDims, lessEqual, logicalAnd, matMul, mul, range, reshape, slice, softmax, sub, sum, tensor1d, tidy, transpose,
+  add, cast, concat, equal, expandDims, greater, lessEqual, logicalAnd, matMul, mul, range, reshape, slice, softmax, sub, sum, tensor1d, tidy, transpose,
   type Tensor, type Tensor2D, type Tensor4D,
 } from '@tensorflow/tfjs-core';
 import { differentiable, registerPortableKernel, runKernel, type Inputs } from './kernel.js';
@@ -19,6 +19,8 @@ export interface CausalAttentionInputs extends Inputs {
 export interface CausalAttentionAttrs {
   /** For a kernel that makes the probabilities: how many of them it may keep for the backward pass. */
   keptProbabilities: number;
+  /** A query sees the last `window` positions of its segment alone, its own included. @default all of them */
+  window?: number;
 }
 /** Kernel: { dy, out [B,T,H,D], q, k, v, segments, state } → [dQ, dK, dV]. */
 export const CausalAttentionGrad = 'TemperCausalAttentionGrad';
@@ -36,6 +38,8 @@ export interface CausalAttentionGradInputs extends CausalAttentionInputs {
  * @param segments int32 [B, T]: positions with one number are one row; padding (0) is a row like any other, seen by no one else
  * @param options.keptProbabilities above this many in all (B·H·T²), a backend that has no fused kernel goes through the batch row by
  *   row and computes them again in the backward pass @default 2^24 (64 MiB)
+ * @param options.window a query sees the keys at most `window` - 1 positions before its own, as in transformers' sliding-window
+ *   attention @default all of its segment's past
  * @returns [B, T, H, D]
  */
 export function causalAttention(
@@ -43,7 +47,7 @@ export function causalAttention(
   k: Tensor4D,
   v: Tensor4D,
   segments: Tensor2D,
-  { keptProbabilities = 2 ** 24 }: { keptProbabilities?: number } = {},
+  { keptProbabilities = 2 ** 24, window }: Partial<CausalAttentionAttrs> = {},
 ): Tensor4D {
   if (q.rank !== 4) throw shapeError(`causalAttention: q: expected [B,T,H,D], got ${shapeText(q)}`);
   const [batch, length, heads, size] = q.shape;
@@ -51,7 +55,9 @@ export function causalAttention(
   expectShape('causalAttention', 'v', v, k.shape);
   expectShape('causalAttention', 'segments', segments, [batch, length]);
   if (heads % k.shape[2]) throw shapeError(`causalAttention: k: expected a number of heads that divides ${heads}, got ${k.shape[2]}`);
-  const attrs: CausalAttentionAttrs = { keptProbabilities };
+  if (window !== undefined && !(Number.isSafeInteger(window) && window > 0)) throw shapeError(`causalAttention: window: expected a positive whole number, got ${window}`);
+  // A window that covers every position hides nothing.
+  const attrs: CausalAttentionAttrs = { keptProbabilities, window: window !== undefined && window < length ? window : undefined };
   return differentiable<Tensor4D>(
     { q, k, v },
     (save) => {
@@ -69,17 +75,17 @@ export function causalAttention(
 /** Added to a score that must not count; exp of it is 0 in float32. */
 const hidden = -1e9;
 
-registerPortableKernel<CausalAttentionInputs, CausalAttentionAttrs>(CausalAttention, ({ q, k, v, segments }, { keptProbabilities }) => {
+registerPortableKernel<CausalAttentionInputs, CausalAttentionAttrs>(CausalAttention, ({ q, k, v, segments }, { keptProbabilities, window }) => {
   const [batch, length, heads] = q.shape;
-  if (batch * heads * length ** 2 <= keptProbabilities) return attend(q, k, v, segments);
-  const rows = eachRow([q, k, v, segments], (row) => attend(row[0], row[1], row[2], row[3])[0]);
+  if (batch * heads * length ** 2 <= keptProbabilities) return attend(q, k, v, segments, window);
+  const rows = eachRow([q, k, v, segments], (row) => attend(row[0], row[1], row[2], row[3], window)[0]);
   return [concat(rows, 0), tensor1d([])];
 });
 
-registerPortableKernel<CausalAttentionGradInputs, CausalAttentionAttrs>(CausalAttentionGrad, ({ dy, out, q, k, v, segments, state }) => {
+registerPortableKernel<CausalAttentionGradInputs, CausalAttentionAttrs>(CausalAttentionGrad, ({ dy, out, q, k, v, segments, state }, { window }) => {
   if (state.size > 0) return attendGrad(dy, out, q, k, v, state);
   const rows = eachRow([dy, out, q, k, v, segments], ([dy, out, q, k, v, segments]) =>
-    attendGrad(dy, out, q, k, v, attend(q, k, v, segments)[1]));
+    attendGrad(dy, out, q, k, v, attend(q, k, v, segments, window)[1]));
   return [0, 1, 2].map((operand) => concat(rows.map((row) => row[operand]), 0));
 });
 
@@ -90,12 +96,12 @@ function eachRow<T extends Tensor | Tensor[]>(batches: Tensor[], compute: (row: 
 }
 
 /** [out, probabilities [B,H,T,T]]. */
-function attend(q: Tensor4D, k: Tensor4D, v: Tensor4D, segments: Tensor): [Tensor4D, Tensor] {
+function attend(q: Tensor4D, k: Tensor4D, v: Tensor4D, segments: Tensor, window?: number): [Tensor4D, Tensor] {
   const [batch, length, heads, size] = q.shape;
   const groups = k.shape[2];
   const queries = mul(groupHeads(q, groups), 1 / Math.sqrt(size));
   const scores = reshape(matMul(queries, groupHeads(k, groups), false, true), [batch, heads, length, length]);
-  const probabilities = softmax(add(scores, scoreMask(segments)));
+  const probabilities = softmax(add(scores, scoreMask(segments, window)));
   const out = matMul(reshape(probabilities, [batch, groups, (heads / groups) * length, length]), groupHeads(v, groups));
   return [ungroupHeads(out, heads), probabilities];
 }
@@ -129,10 +135,12 @@ function ungroupHeads(x: Tensor, heads: number): Tensor4D {
 }
 
 /** [B,1,T,T]: 0 where a query may look, else a large negative number. */
-function scoreMask(segments: Tensor): Tensor {
+function scoreMask(segments: Tensor, window?: number): Tensor {
   const length = segments.shape[1]!;
   const positions = range(0, length, 1, 'int32');
-  const past = lessEqual(expandDims(positions, 0), expandDims(positions, 1));
+  const [keys, queries] = [expandDims(positions, 0), expandDims(positions, 1)];
+  const past = lessEqual(keys, queries);
+  const visible = window === undefined ? past : logicalAnd(past, greater(keys, sub(queries, window)));
   const together = equal(expandDims(segments, 1), expandDims(segments, 2));
-  return expandDims(mul(sub(1, cast(logicalAnd(together, past), 'float32')), hidden), 1);
+  return expandDims(mul(sub(1, cast(logicalAnd(together, visible), 'float32')), hidden), 1);
 }

@@ -10,17 +10,19 @@ interface Sizes {
   heads: number;
   groups: number;
   size: number;
+  /** @default no window */
+  window?: number;
 }
 
 /** Straight from the definition, one query at a time, in float64. */
-function reference(q: Numbers, k: Numbers, v: Numbers, segments: number[][], { batch, length, heads, groups, size }: Sizes): Float64Array {
+function reference(q: Numbers, k: Numbers, v: Numbers, segments: number[][], { batch, length, heads, groups, size, window = Infinity }: Sizes): Float64Array {
   const out = new Float64Array(batch * length * heads * size);
   const row = (b: number, t: number, h: number, count: number): number => ((b * length + t) * count + h) * size;
   for (let b = 0; b < batch; b++) {
     for (let h = 0; h < heads; h++) {
       const group = Math.floor(h / (heads / groups));
       for (let t = 0; t < length; t++) {
-        const seen = Array.from({ length: t + 1 }, (_, s) => s).filter((s) => segments[b][s] === segments[b][t]);
+        const seen = Array.from({ length: t + 1 }, (_, s) => s).filter((s) => segments[b][s] === segments[b][t] && t - s < window);
         const scores = seen.map((s) => {
           let dot = 0;
           for (let d = 0; d < size; d++) dot += q[row(b, t, h, heads) + d] * k[row(b, s, group, groups) + d];
@@ -44,22 +46,27 @@ describeBackends('causalAttention', ({ tolerance }) => {
     ['grouped heads', { batch: 2, length: 3, heads: 6, groups: 2, size: 4 }, [[1, 1, 1], [1, 1, 1]]],
     ['packed rows, some of length 1, and padding', { batch: 2, length: 6, heads: 3, groups: 1, size: 6 }, [[1, 2, 2, 3, 0, 0], [1, 1, 1, 1, 2, 3]]],
     ['a single position', { batch: 1, length: 1, heads: 4, groups: 2, size: 2 }, [[1]]],
+    ['a window of two', { batch: 1, length: 4, heads: 2, groups: 1, size: 4, window: 2 }, [[1, 1, 1, 1]]],
+    ['a window shorter than the rows', { batch: 2, length: 9, heads: 4, groups: 2, size: 4, window: 3 }, [[1, 1, 1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 2, 2, 2, 0]]],
+    ['a window longer than the rows', { batch: 1, length: 3, heads: 2, groups: 2, size: 4, window: 4 }, [[1, 1, 1]]],
     ['a segment in two parts', { batch: 1, length: 4, heads: 1, groups: 1, size: 10 }, [[1, 2, 1, 2]]],
   ])('attends within segments and to the past: %s', async (_name, sizes, segments) => {
-    const { batch, length, heads, groups, size } = sizes;
+    const { batch, length, heads, groups, size, window } = sizes;
     await checkOp({
       operands: { q: random([batch, length, heads, size], 2), k: random([batch, length, groups, size], 2), v: random([batch, length, groups, size]) },
-      op: ({ q, k, v }) => causalAttention(q as Tensor4D, k as Tensor4D, v as Tensor4D, tensor2d(segments, [batch, length], 'int32')),
+      op: ({ q, k, v }) => causalAttention(q as Tensor4D, k as Tensor4D, v as Tensor4D, tensor2d(segments, [batch, length], 'int32'), { window }),
       reference: ({ q, k, v }) => reference(q, k, v, segments, sizes),
       tolerance,
     });
   });
 
-  it.each([0, undefined])('gives packed rows what they get on their own, keeping %s probabilities', async (keptProbabilities) => {
+  it.each([
+    { keptProbabilities: 0 }, {}, { keptProbabilities: 0, window: 3 }, { window: 3 },
+  ])('gives packed rows what they get on their own: %o', async ({ keptProbabilities, window }: { keptProbabilities?: number; window?: number }) => {
     const [rows, length, heads, size] = [4, 7, 4, 2];
     const operands = [random([rows, length, heads, size]), random([rows, length, 2, size]), random([rows, length, 2, size]), random([rows, length, heads, size])];
     /** The same rows in `batch` bins. */
-    const run = (batch: number, options: { keptProbabilities?: number }): Tensor[] => {
+    const run = (batch: number, options: { keptProbabilities?: number; window?: number }): Tensor[] => {
       const segments = Int32Array.from({ length: rows * length }, (_, i) => Math.floor(i / length) + 1);
       const [q, k, v, dy] = operands.map(({ shape, values }) => tensor4d(values.slice(), [batch, (rows * length) / batch, shape[2], shape[3]]));
       const attend = (...[q, k, v]: Tensor[]) =>
@@ -67,8 +74,8 @@ describeBackends('causalAttention', ({ tolerance }) => {
       return [attend(q, k, v), ...grads(attend)([q, k, v], dy)];
     };
     const before = memory().numTensors;
-    const packed = tidy(() => run(2, { keptProbabilities }));
-    const alone = tidy(() => run(rows, {}));
+    const packed = tidy(() => run(2, { keptProbabilities, window }));
+    const alone = tidy(() => run(rows, { window }));
     for (const [i, what] of ['value', 'gradient to q', 'gradient to k', 'gradient to v'].entries()) {
       expectClose(await packed[i].data(), await alone[i].data(), tolerance, what);
     }
@@ -92,5 +99,6 @@ describeBackends('causalAttention', ({ tolerance }) => {
     expect(() => causalAttention(ones([1, 2, 3, 4]), ones([1, 2, 2, 4]), ones([1, 2, 2, 4]), segments)).toThrow('causalAttention: k: expected a number of heads that divides 3, got 2');
     expect(() => causalAttention(ones([1, 2, 3, 4]), ones([1, 2, 1, 8]), ones([1, 2, 1, 8]), segments)).toThrow('causalAttention: k: expected shape [1,2,Hkv,4], got [1,2,1,8]');
     expect(() => causalAttention(ones([1, 2, 2, 4]), ones([1, 2, 2, 4]), ones([1, 2, 1, 4]), segments)).toThrow('causalAttention: v: expected shape [1,2,2,4], got [1,2,1,4]');
+    expect(() => causalAttention(ones([1, 2, 2, 4]), ones([1, 2, 2, 4]), ones([1, 2, 2, 4]), segments, { window: 0 })).toThrow('causalAttention: window: expected a positive whole number, got 0');
   });
 });
