@@ -91,7 +91,12 @@ export const trainSchema = z
     accumulation: z.int().positive().default(4),
     /** Peak learning rate. @default 2e-4 */
     learningRate: z.number().positive().default(2e-4),
-    schedule: z.enum(['linear', 'cosine', 'constant']).default('linear'),
+    /** transformers' schedules of these names. @default linear */
+    schedule: z.enum(['linear', 'cosine', 'constant', 'inverse_sqrt', 'warmup_stable_decay']).default('linear'),
+    /** What the rate of `cosine` and `warmup_stable_decay` falls to, as a share of the peak. @default 0 */
+    minLearningRateRatio: z.number().min(0).lt(1).optional(),
+    /** Share of the steps in the end over which `warmup_stable_decay` lowers the rate. @default 0.2 */
+    decayRatio: z.number().gt(0).max(1).optional(),
     /** Share of the steps in which the learning rate rises linearly from 0. @default 0.03 */
     warmupRatio: z.number().min(0).max(1).default(0.03),
     weightDecay: z.number().min(0).default(0),
@@ -106,6 +111,10 @@ export const trainSchema = z
     loss: z.enum(['response', 'all']).default('response'),
     /** Evaluate on the test split at each epoch's end, or every n steps. @default epoch */
     evalEvery: z.union([z.literal('epoch'), z.int().positive()]).default('epoch'),
+    /** End when `patience` evaluations in a row have not lowered the best held-out loss by more than `minDelta`. @default never */
+    earlyStopping: z.strictObject({ patience: z.int().positive(), minDelta: z.number().min(0).default(0) }).optional(),
+    /** The adapter of the last step, or of the evaluation with the lowest held-out loss: chosen by it, that loss is a little too good. @default last */
+    keep: z.enum(['last', 'best']).default('last'),
     /** Checkpoint every n steps. @default 50 */
     checkpointEvery: z.int().positive().default(50),
     /** Recompute a block's activations in the backward pass instead of keeping them. @default false */
@@ -116,6 +125,17 @@ export const trainSchema = z
   .refine((train) => train.epochs === undefined || train.steps === undefined, {
     message: 'expected epochs or steps, got both',
     path: ['steps'],
+  })
+  .superRefine(({ schedule, minLearningRateRatio, decayRatio, warmupRatio }, context) => {
+    const refuse = (path: string, message: string): void => context.addIssue({ code: 'custom', path: [path], message });
+    if (minLearningRateRatio !== undefined && schedule !== 'cosine' && schedule !== 'warmup_stable_decay') {
+      refuse('minLearningRateRatio', `expected the schedule cosine or warmup_stable_decay with it, got ${schedule}`);
+    }
+    if (decayRatio !== undefined && schedule !== 'warmup_stable_decay') {
+      refuse('decayRatio', `expected the schedule warmup_stable_decay with it, got ${schedule}`);
+    } else if (decayRatio !== undefined && warmupRatio + decayRatio > 1) {
+      refuse('decayRatio', `expected at most ${1 - warmupRatio}, what train.warmupRatio leaves of the steps, got ${decayRatio}`);
+    }
   });
 
 const evaluateSchema = z.strictObject({

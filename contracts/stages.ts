@@ -136,7 +136,9 @@ export const trainInputSchema = z.strictObject({
   model: modelRefSchema, base: baseSchema, lora: loraSchema, train: trainSchema, trainTokens: artifactRefSchema, testTokens: artifactRefSchema,
 });
 export const trainSummarySchema = z.strictObject({
-  steps: nonNegative, epochs: z.number(), tokens: nonNegative, trainLoss: z.number(), evalLoss: z.number(),
+  steps: nonNegative, epochs: z.number(), tokens: nonNegative, trainLoss: z.number(),
+  /** The step that the adapter is of, and its held-out loss. */
+  keptStep: nonNegative, evalLoss: z.number(),
   trainableParameters: nonNegative, totalParameters: nonNegative, backend: z.string(),
 });
 export type TrainSummary = z.infer<typeof trainSummarySchema>;

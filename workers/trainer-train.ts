@@ -51,6 +51,9 @@ export async function trainJob(job: Extract<TrainerJob, { kind: 'train' }>, chan
     },
   );
   if (!finished) throw new Interrupted(history.global_step);
+  if (history.global_step < history.max_steps) {
+    log('info', `stopped early, at step ${history.global_step} of ${history.max_steps}: ${train.earlyStopping!.patience} evaluations in a row brought no gain`);
+  }
 
   const adapterDirectory = join(job.outputDirectory, 'adapter');
   await savePeft(adapter, adapterDirectory, job.model.uri);
@@ -63,7 +66,8 @@ export async function trainJob(job: Extract<TrainerJob, { kind: 'train' }>, chan
     result: {
       kind: 'train', adapterDirectory, historyFile,
       summary: {
-        steps: history.global_step, epochs: history.epoch, tokens: history.num_input_tokens_seen, trainLoss, evalLoss: lastEval(history)!.eval_loss,
+        steps: history.global_step, epochs: history.epoch, tokens: history.num_input_tokens_seen, trainLoss, keptStep: train.keep === 'best' ? history.best_global_step! : history.global_step,
+        evalLoss: train.keep === 'best' ? history.best_metric! : lastEval(history)!.eval_loss,
         trainableParameters: adapter.size, totalParameters: model.parameters + adapter.size, backend,
       },
     },

@@ -15,11 +15,17 @@ export function trainingFacts({ config, train, timings, format, ingest }: Report
     ['Frozen base', base.dtype === 'nf4' ? `NF4${base.doubleQuant ? ', double-quantised' : ''}` : base.dtype],
     ['Trained on', `${counted(ingest.report.train, 'row')}, ${counted(format.report.train.trainedTokens, 'token')} of which the loss counts (${config.train.loss === 'response' ? 'responses only' : 'prompts and responses'})`],
     ['Work done', `${counted(summary.steps, 'step')} of ${count(batchSize * accumulation)} rows (${batchSize} × ${accumulation}), ${counted(Number(summary.epochs.toFixed(2)), 'epoch')}, ${counted(summary.tokens, 'token')}`],
-    ['Learning rate', `${config.train.learningRate} at its peak, ${config.train.schedule}, warm-up ${percent(config.train.warmupRatio)}`],
+    ['Learning rate', learningRate(config.train)],
+    ...(config.train.keep === 'best' ? [['Adapter kept', `that of step ${count(summary.keptStep)}, which had the lowest held-out loss`] satisfies Fact] : []),
     ['Mean training loss', `${summary.trainLoss.toFixed(3)} nats per token`],
     ['Time', seconds === undefined ? 'not recorded' : `${duration(seconds)}, ${count(Math.round(summary.tokens / Math.max(seconds, 0.001)))} tokens a second with start and checkpoints`],
     ['Backend', summary.backend],
   ];
+}
+
+function learningRate({ learningRate, schedule, warmupRatio, minLearningRateRatio }: ReportData['config']['train']): string {
+  const end = minLearningRateRatio === undefined ? '' : ` down to ${percent(minLearningRateRatio)} of it`;
+  return `${learningRate} at its peak, ${schedule}${end}, warm-up ${percent(warmupRatio)}`;
 }
 
 /** How many rows were read, and where each of them went. */

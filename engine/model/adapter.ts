@@ -1,4 +1,4 @@
-import { tidy, variable, tensor2d, type Tensor, type Tensor2D, type Variable } from '@tensorflow/tfjs-core';
+import { tensor, tidy, variable, tensor2d, type Tensor, type Tensor2D, type Variable } from '@tensorflow/tfjs-core';
 import { EngineError } from '../errors.js';
 import type { LlamaConfig } from '../formats/llama-config.js';
 import { peftTensorName } from '../formats/peft-adapter.js';
@@ -141,6 +141,13 @@ export class LoraAdapter {
       values.set(name, { shape: [...(variable.shape as number[])], values: (await variable.data()) as Float32Array });
     }
     return values;
+  }
+
+  /** Gives every parameter the value that stands under its name. */
+  assign(values: ReadonlyMap<string, ParameterValues>): void {
+    for (const { name, variable } of this.parameters()) {
+      tidy(() => variable.assign(tensor(values.get(name)!.values, variable.shape)));
+    }
   }
 
   /** Number of trainable values. */

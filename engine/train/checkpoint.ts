@@ -1,6 +1,7 @@
 /**
  * A checkpoint directory is the whole state of a training between two steps:
  *   adapter.safetensors   A and B, by PEFT's names
+ *   best.safetensors      the adapter of the best evaluation so far, where the training keeps that one
  *   moments.safetensors   AdamW's m and v, flat, in the order of the parameters
  *   trainer_state.json    step, epoch and history
  *   checkpoint.json       written last: what training it is of, and size and sha256 of the other files
@@ -17,6 +18,8 @@ import { trainerStateJson, type TrainerState } from './history.js';
 /** Everything that a training cannot work out again. */
 export interface TrainingState {
   adapter: ReadonlyMap<string, ParameterValues>;
+  /** The adapter of the best evaluation so far; absent before the first, and where the last adapter is kept. */
+  best?: ReadonlyMap<string, ParameterValues>;
   /** AdamW's moments of all parameters. */
   m: Float32Array;
   v: Float32Array;
@@ -25,6 +28,7 @@ export interface TrainingState {
 
 const FORMAT = 'temper-checkpoint-1';
 const MANIFEST = 'checkpoint.json';
+const BEST = 'best.safetensors';
 
 interface Manifest {
   format: typeof FORMAT;
@@ -45,10 +49,15 @@ export async function writeCheckpoint(directory: string, state: TrainingState, t
   const partial = `${directory}.partial`;
   await rm(partial, { recursive: true, force: true });
   await mkdir(partial, { recursive: true });
-  await writeSafetensors(join(partial, 'adapter.safetensors'), new Map([...state.adapter].map(([name, { shape, values }]) => [name, floats([...shape], values)])));
+  const names = ['adapter.safetensors', 'moments.safetensors', 'trainer_state.json'];
+  await writeParameters(join(partial, 'adapter.safetensors'), state.adapter);
+  if (state.best) {
+    await writeParameters(join(partial, BEST), state.best);
+    names.push(BEST);
+  }
   await writeSafetensors(join(partial, 'moments.safetensors'), new Map([['m', floats([state.m.length], state.m)], ['v', floats([state.v.length], state.v)]]));
   await writeFile(join(partial, 'trainer_state.json'), trainerStateJson(state.history));
-  const files = await Promise.all(['adapter.safetensors', 'moments.safetensors', 'trainer_state.json'].map(async (name) => {
+  const files = await Promise.all(names.map(async (name) => {
     const bytes = await readFile(join(partial, name));
     return { name, bytes: bytes.length, sha256: sha256(bytes) };
   }));
@@ -71,11 +80,11 @@ export async function readCheckpoint(directory: string, training: string): Promi
   }
   if (problems.length > 0) throw damaged(directory, problems);
 
-  const adapter = new Map<string, ParameterValues>();
-  for (const [name, { shape, data }] of await readSafetensors(join(directory, 'adapter.safetensors'))) adapter.set(name, { shape, values: data as Float32Array });
+  const adapter = await readParameters(join(directory, 'adapter.safetensors'));
+  const best = manifest.files.some(({ name }) => name === BEST) ? await readParameters(join(directory, BEST)) : undefined;
   const moments = await readSafetensors(join(directory, 'moments.safetensors'));
   const history = JSON.parse(await readFile(join(directory, 'trainer_state.json'), 'utf8')) as TrainerState;
-  return { adapter, m: moments.get('m')!.data as Float32Array, v: moments.get('v')!.data as Float32Array, history };
+  return { adapter, best, m: moments.get('m')!.data as Float32Array, v: moments.get('v')!.data as Float32Array, history };
 }
 
 async function readManifest(directory: string): Promise<Manifest> {
@@ -89,6 +98,13 @@ async function readManifest(directory: string): Promise<Manifest> {
     // falls through: not JSON
   }
   throw damaged(directory, [`${MANIFEST}: expected format ${FORMAT}, got something else`]);
+}
+
+const writeParameters = (path: string, parameters: ReadonlyMap<string, ParameterValues>): Promise<void> =>
+  writeSafetensors(path, new Map([...parameters].map(([name, { shape, values }]) => [name, floats([...shape], values)])));
+
+async function readParameters(path: string): Promise<Map<string, ParameterValues>> {
+  return new Map([...(await readSafetensors(path))].map(([name, { shape, data }]) => [name, { shape, values: data as Float32Array }]));
 }
 
 const damaged = (directory: string, problems: string[]): EngineError =>

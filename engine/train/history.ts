@@ -87,6 +87,17 @@ export function logEval(state: TrainerState, entry: EvalLog): void {
   }
 }
 
+/** Evaluations in a row, up to the last, that did not lower the best loss before them by more than `minDelta`: transformers' patience counter. */
+export function evaluationsWithoutGain(state: TrainerState, minDelta: number): number {
+  let best = Infinity, count = 0;
+  for (const entry of state.log_history) {
+    if (!('eval_loss' in entry)) continue;
+    count = best - entry.eval_loss > minDelta ? 0 : count + 1;
+    best = Math.min(best, entry.eval_loss);
+  }
+  return count;
+}
+
 /** Mean loss over the steps logged so far. */
 export function meanTrainLoss({ log_history }: TrainerState): number {
   const losses = log_history.filter((entry): entry is StepLog => 'loss' in entry).map(({ loss }) => loss);

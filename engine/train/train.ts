@@ -8,10 +8,10 @@ import type { LlamaModel } from '../model/load.js';
 import { adamW, createAdamW, disposeAdamW, type AdamWState } from '../tensor/adam-w.js';
 import { trainingDigest, type TrainingState } from './checkpoint.js';
 import { evaluateLoss } from './evaluate.js';
-import { logEval, logStep, newTrainerState, type StepLog, type TrainerState } from './history.js';
+import { evaluationsWithoutGain, logEval, logStep, newTrainerState, type StepLog, type TrainerState } from './history.js';
 import { gradientError, lossError } from './non-finite.js';
 import { placeOf, planTraining, type Plan, type PlanOptions } from './plan.js';
-import { learningRateAt, warmupSteps } from './schedule.js';
+import { learningRateAt, planSchedule } from './schedule.js';
 
 export interface TrainJob {
   model: LlamaModel;
@@ -48,13 +48,15 @@ export interface TrainOutcome {
   finished: boolean;
 }
 
+const besideTheCourse: ReadonlySet<string> = new Set<keyof TrainConfig>(['batchSize', 'accumulation', 'evalEvery', 'checkpointEvery', 'checkpointing']);
+
 /** Digest of what decides a training's course, for its checkpoints. How a step's rows are cut into micro-batches, and how often it is
  * evaluated or saved, does not count: a training may go on with smaller micro-batches when memory ran out. */
 export function digestOf({ model, lora, train, trainRows }: Pick<TrainJob, 'model' | 'lora' | 'train' | 'trainRows'>): string {
-  const { batchSize, accumulation, steps, epochs, schedule, warmupRatio, weightDecay, beta1, beta2, epsilon, maxGradNorm, groupByLength, loss, seed } = train;
+  const course = Object.fromEntries(Object.entries(train).filter(([name]) => !besideTheCourse.has(name)));
   return trainingDigest([
-    model.config, model.base, lora, { rowsPerStep: batchSize * accumulation, rows: trainRows.count },
-    { steps, epochs, schedule, warmupRatio, weightDecay, beta1, beta2, epsilon, maxGradNorm, groupByLength, loss, seed },
+    model.config, model.base, lora, { rowsPerStep: train.batchSize * train.accumulation, rows: trainRows.count },
+    course,
   ]);
 }
 
@@ -78,6 +80,8 @@ class Training {
   private readonly plan: Plan;
   private readonly planOptions: PlanOptions;
   private readonly parameters;
+  /** The adapter of the best evaluation so far, where that one is kept. */
+  private best?: ReadonlyMap<string, ParameterValues>;
   /** The order of the epoch that is being trained. */
   private order: { epoch: number; rows: number[] } = { epoch: -1, rows: [] };
 
@@ -91,6 +95,7 @@ class Training {
     const values = resume?.adapter ?? initial;
     this.adapter = values ? LoraAdapter.fromTensors(model.config, lora, values) : LoraAdapter.create(model.config, lora, train.seed);
     this.parameters = this.adapter.parameters();
+    this.best = resume?.best;
     this.history = resume?.history ?? newTrainerState({ plan: this.plan, ...train });
     this.optimizer = createAdamW(this.parameters.map(({ variable }) => variable));
     if (resume) {
@@ -102,7 +107,7 @@ class Training {
   async run(): Promise<TrainOutcome> {
     const { train } = this.job;
     this.hooks.onStart?.(this.adapter);
-    for (let step = this.history.global_step; step < this.plan.steps; step++) {
+    for (let step = this.history.global_step; step < this.plan.steps && !this.isExhausted(); step++) {
       const place = await this.step(step);
       const done = step + 1;
       const isLast = done === this.plan.steps;
@@ -111,7 +116,14 @@ class Training {
       if (interrupted || (!isLast && done % train.checkpointEvery === 0)) await this.hooks.onCheckpoint?.(done, () => this.state());
       if (interrupted) return { adapter: this.adapter, history: this.history, finished: false };
     }
+    if (train.keep === 'best' && this.best) this.adapter.assign(this.best);
     return { adapter: this.adapter, history: this.history, finished: true };
+  }
+
+  /** Whether early stopping ends the training here. */
+  private isExhausted(): boolean {
+    const { earlyStopping } = this.job.train;
+    return earlyStopping !== undefined && evaluationsWithoutGain(this.history, earlyStopping.minDelta) >= earlyStopping.patience;
   }
 
   private async step(step: number): Promise<{ epochsAfter: number; endsEpoch: boolean }> {
@@ -134,7 +146,7 @@ class Training {
       await this.hooks.onProgress?.('training', step + (microBatch + 1) / batches.length, this.plan.steps);
     }
 
-    const learningRate = learningRateAt({ name: train.schedule, learningRate: train.learningRate, warmupSteps: warmupSteps(this.plan.steps, train.warmupRatio), steps: this.plan.steps }, step);
+    const learningRate = learningRateAt(planSchedule(train, this.plan.steps), step);
     const gradNorm = await this.update(gradients!, learningRate, step + 1);
     const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
     const entry: StepLog = {
@@ -184,12 +196,13 @@ class Training {
       onBatch: (done, total) => this.hooks.onProgress?.('evaluating', done, total),
     });
     logEval(this.history, { epoch, eval_loss: loss, eval_tokens: tokens, step });
+    if (this.job.train.keep === 'best' && this.history.best_global_step === step) this.best = await this.adapter.values();
     await this.hooks.onEval?.({ step, epoch, loss, tokens });
   }
 
   private async state(): Promise<TrainingState> {
     const [m, v] = await Promise.all([this.optimizer.m.data(), this.optimizer.v.data()]);
-    return { adapter: await this.adapter.values(), m: m as Float32Array, v: v as Float32Array, history: this.history };
+    return { adapter: await this.adapter.values(), best: this.best, m: m as Float32Array, v: v as Float32Array, history: this.history };
   }
 }
 

@@ -61,6 +61,46 @@ describe('a training that is interrupted', () => {
   });
 });
 
+describe('a training on rows that teach nothing about the test rows', () => {
+  // Its held-out loss rises from some step on.
+  const options = { steps: 20, evalEvery: 2, learningRate: 3e-2 };
+  const evalsOf = ({ history }: TrainOutcome) => history.log_history.flatMap((entry) => ('eval_loss' in entry ? [entry] : []));
+
+  it('ends early when evaluations bring no gain', async () => {
+    const whole = await train(options);
+    const losses = evalsOf(whole).map(({ eval_loss: loss }) => loss);
+    const stop = losses.findIndex((_, i) => i >= 1 && Math.min(...losses.slice(0, i - 1)) <= Math.min(losses[i - 1], losses[i]));
+    expect(stop).toBeGreaterThan(0);
+    expect(stop).toBeLessThan(losses.length - 1);
+
+    const early = await train({ ...options, earlyStopping: { patience: 2, minDelta: 0 } });
+    expect(early.finished).toBe(true);
+    expect(early.history.global_step).toBe(2 * (stop + 1));
+    expect(evalsOf(early)).toEqual(evalsOf(whole).slice(0, stop + 1));
+  });
+
+  it('keeps the adapter of its best evaluation, also when it was resumed after that', async () => {
+    const whole = await train({ ...options, keep: 'best' });
+    const best = whole.history.best_global_step!;
+    expect(best).toBeLessThan(20);
+    // A run that ends at the best step, by the same schedule, has the same adapter.
+    let atBest: Buffer | undefined;
+    const states: TrainingState[] = [];
+    const last = await train({ ...options, schedule: 'linear', checkpointEvery: 2 }, {
+      onCheckpoint: async (step, state) => void (step === best && (atBest = bytesOf((await state()).adapter))),
+    });
+    expect((await adapterBytes(whole)).equals(atBest!)).toBe(true);
+    expect((await adapterBytes(last)).equals(atBest!)).toBe(false);
+
+    const path = join(directory, 'best', checkpointName(best + 2));
+    await train({ ...options, keep: 'best', checkpointEvery: best + 2 }, {
+      onCheckpoint: async (_step, state) => void (states.length === 0 && states.push(await state()) && (await writeCheckpoint(path, states[0], 'best'))),
+    });
+    const resumed = await train({ ...options, keep: 'best' }, {}, await readCheckpoint(path, 'best'));
+    expect((await adapterBytes(resumed)).equals(atBest!)).toBe(true);
+  });
+});
+
 describe('a checkpoint', () => {
   const write = async (name: string): Promise<string> => {
     const path = join(directory, name);

@@ -51,7 +51,7 @@ const finish = (outputDirectory: string) => {
   writeFileSync(`${adapterDirectory}/adapter_model.safetensors`, 'weights');
   writeFileSync(historyFile, '{}');
   const summary = {
-    steps, epochs: 1, tokens: 30, trainLoss: 0.5, evalLoss: 0.6, trainableParameters: 8, totalParameters: 100, backend: 'fake',
+    steps, epochs: 1, tokens: 30, trainLoss: 0.5, keptStep: steps, evalLoss: 0.6, trainableParameters: 8, totalParameters: 100, backend: 'fake',
   };
   emit({ event: 'done', result: { kind: 'train', adapterDirectory, historyFile, summary } });
 };

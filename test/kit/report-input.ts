@@ -70,7 +70,7 @@ export async function reportInput(store: ArtifactStore, change: { baseline?: Par
     },
     train: {
       adapter: [await named('adapter_config.json', 640, 6), await named('adapter_model.safetensors', 9_766_000, 7)], history: await json(history),
-      summary: { steps: 128, epochs: 2, tokens: 246_912, trainLoss: 2.71, evalLoss: 2.4178, trainableParameters: 2_442_240, totalParameters: 136_957_248, backend: 'tensorflow: libtensorflow 2.20.0 on 2 CPU cores' },
+      summary: { steps: 128, epochs: 2, tokens: 246_912, trainLoss: 2.71, keptStep: 128, evalLoss: 2.4178, trainableParameters: 2_442_240, totalParameters: 136_957_248, backend: 'tensorflow: libtensorflow 2.20.0 on 2 CPU cores' },
     },
     merge: { merged: [await named('config.json', 700, 8), await named('model.safetensors', 1_000_000, 9), await named('tokenizer.json', 2_100, 10)] },
     evaluate: { metrics: { ...tuned, ...change.tuned }, backend: 'tensorflow: libtensorflow 2.20.0 on 2 CPU cores', answers: await json(items.map((item) => answer('training', item.tuned, true)(item))) },

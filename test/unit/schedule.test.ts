@@ -1,18 +1,18 @@
 import { readFile } from 'node:fs/promises';
 import { describe, expect, it } from 'vitest';
 import { planTraining, placeOf } from '../../engine/train/plan.js';
-import { learningRateAt, warmupSteps, type ScheduleName } from '../../engine/train/schedule.js';
+import { learningRateAt, stepsOf, type Schedule } from '../../engine/train/schedule.js';
 import { goldenPath } from '../kit/golden.js';
 
-const cases = JSON.parse(await readFile(goldenPath('schedule.json'), 'utf8')) as { name: ScheduleName; warmupSteps: number; steps: number; rates: number[] }[];
+const cases = JSON.parse(await readFile(goldenPath('schedule.json'), 'utf8')) as (Omit<Schedule, 'learningRate'> & { rates: number[] })[];
 
 describe('learningRateAt', () => {
-  it.each(cases)('equals transformers: $name, $warmupSteps warm-up steps of $steps', ({ name, warmupSteps, steps, rates }) => {
-    rates.forEach((rate, step) => expect(learningRateAt({ name, learningRate: 1, warmupSteps, steps }, step)).toBeCloseTo(rate, 12));
+  it.each(cases)('equals transformers: $name, $warmupSteps warm-up steps of $steps, $decaySteps to the minimum of $minimum', ({ rates, ...schedule }) => {
+    rates.forEach((rate, step) => expect(learningRateAt({ ...schedule, learningRate: 1 }, step)).toBeCloseTo(rate, 12));
   });
 
-  it('rounds a share of the steps up to whole warm-up steps', () => {
-    expect([warmupSteps(40, 0.03), warmupSteps(100, 0.03), warmupSteps(10, 0)]).toEqual([2, 3, 0]);
+  it('rounds a share of the steps up to whole steps', () => {
+    expect([stepsOf(40, 0.03), stepsOf(100, 0.03), stepsOf(10, 0)]).toEqual([2, 3, 0]);
   });
 });
 

@@ -27,7 +27,7 @@ describe('checkConfig', () => {
       'lora.targetModules: expected a list length of 1 or more, got []',
       'model.uri: missing, expected a string',
       'name: expected 1 to 63 of a-z, 0-9 and -, starting with a letter or digit, got "No Spaces"',
-      'train.schedule: expected linear, cosine or constant, got "poly"',
+      'train.schedule: expected linear, cosine, constant, inverse_sqrt or warmup_stable_decay, got "poly"',
       'train.steps: expected a whole number, got 1.5',
     ]);
   });
@@ -54,6 +54,16 @@ describe('checkConfig', () => {
 
   it('refuses epochs and steps together', () => {
     expect(problemsOf({ ...good, train: { epochs: 1, steps: 4 } })).toEqual(['train.steps: expected epochs or steps, got both']);
+  });
+
+  it('names settings of a schedule that has no use for them', () => {
+    expect(problemsOf({ ...good, train: { schedule: 'linear', minLearningRateRatio: 0.1, decayRatio: 0.1 } })).toEqual([
+      'train.decayRatio: expected the schedule warmup_stable_decay with it, got linear',
+      'train.minLearningRateRatio: expected the schedule cosine or warmup_stable_decay with it, got linear',
+    ]);
+    expect(problemsOf({ ...good, train: { schedule: 'warmup_stable_decay', warmupRatio: 0.5, decayRatio: 0.6 } })).toEqual([
+      'train.decayRatio: expected at most 0.5, what train.warmupRatio leaves of the steps, got 0.6',
+    ]);
   });
 
   it('refuses what is not an object', () => {
