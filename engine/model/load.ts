@@ -41,33 +41,51 @@ export async function loadModel(source: WeightSource, base: BaseDtype, { residen
   const total = source.names().length;
   let done = 0;
   let parameters = 0;
-  const read = async (name: string): Promise<Float32Array> => {
-    const values = await source.read(name);
-    parameters += values.length;
-    await onTensor?.(++done, total);
-    return values;
+  const counting: WeightReader = {
+    config,
+    read: async (name) => {
+      const values = await source.read(name);
+      parameters += values.length;
+      await onTensor?.(++done, total);
+      return values;
+    },
   };
-  const vector = async (name: string): Promise<Tensor1D> => keep(tensor1d(await read(name)));
-  const plain: BaseDtype = base.dtype === 'bf16' ? base : { dtype: 'f32' };
+  const model = await loadFrame(counting, base);
+  for (let layer = 0; layer < config.layers; layer++) model.blocks.push(await loadBlock(counting, layer, base, { resident }));
+  return { ...model, parameters };
+}
 
-  const embedding = freezeWeight(await read('model.embed_tokens.weight'), [config.vocabSize, config.hiddenSize], plain);
-  const blocks: LlamaBlock[] = [];
-  for (let layer = 0; layer < config.layers; layer++) {
-    const linear = {} as Record<BlockModule, FrozenWeight>;
-    for (const name of blockModules) {
-      linear[name] = freezeWeight(await read(`${modulePath(layer, name)}.weight`), moduleShape(config, name), base, { resident });
-    }
-    const inputNorm = await vector(`model.layers.${layer}.input_layernorm.weight`);
-    const postAttentionNorm = await vector(`model.layers.${layer}.post_attention_layernorm.weight`);
-    blocks.push({ inputNorm, postAttentionNorm, linear });
+/** What reading a part of a model takes. */
+export type WeightReader = Pick<WeightSource, 'config' | 'read'>;
+
+/** A model without its blocks and their parameters. */
+export async function loadFrame(source: WeightReader, base: BaseDtype): Promise<LlamaModel> {
+  const { config } = source;
+  const plain: BaseDtype = base.dtype === 'bf16' ? base : { dtype: 'f32' };
+  const embedding = freezeWeight(await source.read('model.embed_tokens.weight'), [config.vocabSize, config.hiddenSize], plain);
+  const norm = keep(tensor1d(await source.read('model.norm.weight')));
+  const head = config.tiedEmbeddings ? embedding : freezeWeight(await source.read('lm_head.weight'), moduleShape(config, 'lm_head'), plain);
+  return { config, base, embedding, blocks: [], norm, head, parameters: 0 };
+}
+
+/** One block of a model. */
+export async function loadBlock(source: WeightReader, layer: number, base: BaseDtype, { resident = false }: Pick<LoadOptions, 'resident'> = {}): Promise<LlamaBlock> {
+  const vector = async (name: string): Promise<Tensor1D> => keep(tensor1d(await source.read(`model.layers.${layer}.${name}.weight`)));
+  const linear = {} as Record<BlockModule, FrozenWeight>;
+  for (const name of blockModules) {
+    linear[name] = freezeWeight(await source.read(`${modulePath(layer, name)}.weight`), moduleShape(source.config, name), base, { resident });
   }
-  const norm = await vector('model.norm.weight');
-  const head = config.tiedEmbeddings ? embedding : freezeWeight(await read('lm_head.weight'), moduleShape(config, 'lm_head'), plain);
-  return { config, base, embedding, blocks, norm, head, parameters };
+  return { inputNorm: await vector('input_layernorm'), postAttentionNorm: await vector('post_attention_layernorm'), linear };
 }
 
 export function disposeModel({ embedding, blocks, norm, head }: LlamaModel): void {
-  const weights = [embedding, ...(head === embedding ? [] : [head]), ...blocks.flatMap(({ linear }) => Object.values(linear))];
-  weights.forEach(disposeWeight);
-  for (const tensor of [norm, ...blocks.flatMap(({ inputNorm, postAttentionNorm }) => [inputNorm, postAttentionNorm])]) tensor.dispose();
+  [embedding, ...(head === embedding ? [] : [head])].forEach(disposeWeight);
+  norm.dispose();
+  blocks.forEach(disposeBlock);
+}
+
+export function disposeBlock({ inputNorm, postAttentionNorm, linear }: LlamaBlock): void {
+  Object.values(linear).forEach(disposeWeight);
+  inputNorm.dispose();
+  postAttentionNorm.dispose();
 }
