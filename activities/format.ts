@@ -19,7 +19,7 @@ type Split = 'train' | 'test';
 /** Renders and tokenises both splits, and writes down the questions that the base and the tuned model are asked. */
 export const formatStage = defineStage<FormatInput, FormatOutput>({
   name: 'format',
-  version: 1,
+  version: 2,
   input: formatInputSchema,
   output: formatOutputSchema,
   async run(input, context) {
@@ -50,7 +50,7 @@ async function tokenizeSplit(
     context.progress(`tokenising ${split} rows`, done, rows.length);
   };
   try {
-    return await tokenizeExamples(tokenizer, rows.map(formatter.example), { maxLength: format.maxLength, loss, onProgress });
+    return await tokenizeExamples(tokenizer, rows.map(formatter.example), { maxLength: format.maxLength, eos: format.eos, loss, onProgress });
   } catch (error) {
     if (!(error instanceof EngineError) || error.code !== 'no_trainable_token') throw error;
     throw new InvalidInputError([{ path: 'format.maxLength', message: `${split} split: ${error.message}` }]);
@@ -71,7 +71,7 @@ async function evaluationPrompts(
   const promptIds = await encodePrompts(tokenizer, prompts);
   const ownPromptIds = await encodePrompts(tokenizer, ownPrompts);
   return questions.map(({ reference }, i) => ({
-    prompt: prompts[i], promptIds: promptIds[i], ownPrompt: ownPrompts[i], ownPromptIds: ownPromptIds[i], reference, stop: format.endMarker,
+    prompt: prompts[i], promptIds: promptIds[i], ownPrompt: ownPrompts[i], ownPromptIds: ownPromptIds[i], reference, stop: evaluate.stop ?? format.endMarker,
   }));
 }
 

@@ -50,6 +50,8 @@ const formatSchema = z.strictObject({
   response: z.string().min(1),
   /** Text after the response, before EOS, e.g. `\n### End`. @default '' */
   endMarker: z.string().default(''),
+  /** Train the model's EOS after the end marker. Without it a model learns no end but the marker. @default true */
+  eos: z.boolean().default(true),
   /** Longest row in tokens; longer ones are truncated and counted. */
   maxLength: z.int().min(8).default(256),
 });
@@ -107,7 +109,7 @@ export const trainSchema = z
     maxGradNorm: z.number().min(0).default(0.3),
     /** Rows of similar length together (longest first within a mega-batch of 50 batches, as transformers does). @default true */
     groupByLength: z.boolean().default(true),
-    /** Loss on the response only, or on prompt and response. EOS is trained in both. @default response */
+    /** Loss on the response only, or on prompt and response. @default response */
     loss: z.enum(['response', 'all']).default('response'),
     /** Evaluate on the test split at each epoch's end, or every n steps. @default epoch */
     evalEvery: z.union([z.literal('epoch'), z.int().positive()]).default('epoch'),
@@ -141,6 +143,10 @@ export const trainSchema = z
 const evaluateSchema = z.strictObject({
   /** Column values to answer for, beside the test rows; they have no reference answer. @default none */
   prompts: z.array(rowSchema).default([]),
+  /** How the base is stored for evaluation, before and after training. @default as for training */
+  base: baseSchema.optional(),
+  /** An answer in the training format ends before this text, beside EOS. @default format.endMarker */
+  stop: z.string().min(1).optional(),
   /** How many rows of the test split to answer for (their response is the reference). @default 8 */
   testRows: z.int().nonnegative().default(8),
   /** @default 64 */

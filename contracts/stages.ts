@@ -93,7 +93,7 @@ export const evaluationPromptSchema = z.strictObject({
   ownPrompt: z.string(), ownPromptIds: z.array(nonNegative),
   /** The answer in the data; null for prompts of the configuration. */
   reference: z.string().nullable(),
-  /** Text at which an answer in the training format ends (the end marker), beside EOS; '' when there is none. */
+  /** Text at which an answer in the training format ends, beside EOS; '' when there is none. */
   stop: z.string(),
 });
 export type EvaluationPrompt = z.infer<typeof evaluationPromptSchema>;

@@ -48,7 +48,7 @@ export async function fineTune(input: FineTuneInput): Promise<FineTuneResult> {
     columns: data.columns, train: data.train, test: data.test,
   });
 
-  const questions = { model, base, test: tokens.test, prompts: tokens.prompts, maxNewTokens: config.evaluate.maxNewTokens };
+  const questions = { model, base: config.evaluate.base ?? base, test: tokens.test, prompts: tokens.prompts, maxNewTokens: config.evaluate.maxNewTokens };
   const before = await run.stage('baseline', baseline, { ...questions, adapter: null });
 
   const { trained, batch } = await trainWithinMemory(run, train, {

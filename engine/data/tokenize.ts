@@ -8,6 +8,8 @@ const ROWS_AT_ONCE = 512;
 export interface TokenizeOptions {
   /** Longest row in tokens. */
   maxLength: number;
+  /** End rows with EOS. */
+  eos: boolean;
   /** What the loss counts: the completion, or prompt and completion. */
   loss: 'response' | 'all';
   /** Called with the number of rows done. */
@@ -26,7 +28,7 @@ type Encoder = Pick<Tokenizer, 'encodeBatch' | 'addsBos' | 'eosTokenId'>;
 export const encodePrompts = (tokenizer: Encoder, prompts: string[]): Promise<number[][]> => tokenizer.encodeBatch(prompts, { addBos: tokenizer.addsBos });
 
 /**
- * Prompt, completion and EOS of each example as tokens.
+ * Prompt, completion and, if wanted, EOS of each example as tokens.
  *
  * - A row begins with exactly the tokens that the prompt alone has, so what is asked later is what was trained. Where the whole
  *   text's tokens begin with them, the row is those; where tokens straddle the boundary, prompt and completion are tokenised apart.
@@ -46,7 +48,7 @@ export async function tokenizeExamples(tokenizer: Encoder, examples: readonly Ex
   return rows;
 }
 
-async function tokenizeSome(tokenizer: Encoder, examples: readonly Example[], { maxLength, loss }: TokenizeOptions): Promise<TokenizedRow[]> {
+async function tokenizeSome(tokenizer: Encoder, examples: readonly Example[], { maxLength, loss, eos }: TokenizeOptions): Promise<TokenizedRow[]> {
   const prompts = await encodePrompts(tokenizer, examples.map(({ prompt }) => prompt));
   const wholes = await encodePrompts(tokenizer, examples.map(({ prompt, completion }) => prompt + completion));
   const straddling = examples.flatMap((_, row) => (startsWith(wholes[row], prompts[row]) ? [] : [row]));
@@ -55,7 +57,8 @@ async function tokenizeSome(tokenizer: Encoder, examples: readonly Example[], { 
 
   return wholes.map((tokens, row): TokenizedRow => {
     const promptTokens = prompts[row].length;
-    const whole = tokens.length > promptTokens && tokens.at(-1) === tokenizer.eosTokenId ? tokens : [...tokens, tokenizer.eosTokenId];
+    const hasEnd = !eos || (tokens.length > promptTokens && tokens.at(-1) === tokenizer.eosTokenId);
+    const whole = hasEnd ? tokens : [...tokens, tokenizer.eosTokenId];
     const ids = Int32Array.from(whole.slice(0, maxLength));
     const mask = new Uint8Array(ids.length).fill(1, loss === 'all' ? 1 : Math.max(promptTokens, 1));
     return { ids, mask, promptTokens, truncated: whole.length > maxLength };

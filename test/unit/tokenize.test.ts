@@ -14,8 +14,8 @@ const tokenizer = (addsBos = false) => ({
     ]),
 });
 const code = (text: string) => [...text].map((character) => character.charCodeAt(0));
-const options = { maxLength: 10, loss: 'response' as const };
-const only = async (prompt: string, completion: string, change: Partial<{ maxLength: number; loss: 'response' | 'all' }> = {}, addsBos = false) => {
+const options = { maxLength: 10, eos: true, loss: 'response' as const };
+const only = async (prompt: string, completion: string, change: Partial<{ maxLength: number; eos: boolean; loss: 'response' | 'all' }> = {}, addsBos = false) => {
   const [row] = await tokenizeExamples(tokenizer(addsBos), [{ prompt, completion }], { ...options, ...change });
   return { ...row, ids: [...row.ids], mask: [...row.mask] };
 };
@@ -23,6 +23,10 @@ const only = async (prompt: string, completion: string, change: Partial<{ maxLen
 describe('tokenizeExamples', () => {
   it('ends a row with EOS and counts completion and EOS', async () => {
     expect(await only('xy', 'z!')).toEqual({ ids: [...code('xyz!'), EOS], mask: [0, 0, 1, 1, 1], promptTokens: 2, truncated: false });
+  });
+
+  it('ends a row where its text does when EOS is not wanted', async () => {
+    expect(await only('xy', 'z!', { eos: false })).toEqual({ ids: code('xyz!'), mask: [0, 0, 1, 1], promptTokens: 2, truncated: false });
   });
 
   it('counts the prompt too when asked, but not the first token, which nothing predicts', async () => {
