@@ -4,7 +4,7 @@ import { expect, it } from 'vitest';
 import { readConfigFile } from '../../cli/read-config-file.js';
 
 const directory = new URL('../../examples/', import.meta.url).pathname;
-const examples = (await readdir(directory)).filter((name) => name.endsWith('.json'));
+const examples = (await readdir(directory, { recursive: true })).filter((name) => name.endsWith('.json'));
 
 it('has examples for the built-in, local and S3 sources', () => {
   expect(examples).toEqual(expect.arrayContaining(['quickstart.json', 'ci.json', 'local-csv.json', 's3-parquet.json']));
