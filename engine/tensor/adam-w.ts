@@ -1,5 +1,5 @@
 import {
-  add, concat, div, minimum, mul, reshape, split, sqrt, square, sub, sum, tidy, variable, zeros,
+  add, concat, div, fill, minimum, mul, reshape, split, sqrt, square, sub, sum, tidy, variable, zeros,
   type Scalar, type Tensor, type Tensor1D, type Variable,
 } from '@tensorflow/tfjs-core';
 import { registerPortableKernel, runKernel } from './kernel.js';
@@ -13,6 +13,16 @@ export interface AdamWOptions {
   weightDecay: number;
   /** Clip the global gradient norm to this; 0 turns clipping off. */
   maxGradNorm: number;
+  /** How each parameter departs from the settings above, in their order. @default none does */
+  groups?: readonly ParameterGroup[];
+}
+
+/** A parameter's share in the settings of all. */
+export interface ParameterGroup {
+  /** Multiplies the learning rate. */
+  rate: number;
+  /** Whether it decays. */
+  decays: boolean;
 }
 
 /** Moments of all parameters in one row each, in the order of the parameters, each flattened. */
@@ -56,6 +66,8 @@ export function adamW(parameters: Variable[], gradients: Tensor[], state: AdamWS
   if (parameters.length !== gradients.length) throw shapeError(`adamW: gradients: expected ${parameters.length}, got ${gradients.length}`);
   parameters.forEach((parameter, i) => expectShape('adamW', `gradients[${i}]`, gradients[i], parameter.shape));
   const size = parameters.reduce((total, parameter) => total + parameter.size, 0);
+  const { groups } = options;
+  if (groups && groups.length !== parameters.length) throw shapeError(`adamW: groups: expected ${parameters.length}, got ${groups.length}`);
   expectShape('adamW', 'state.m', state.m, [size]);
   expectShape('adamW', 'state.v', state.v, [size]);
   state.step++;
@@ -63,15 +75,19 @@ export function adamW(parameters: Variable[], gradients: Tensor[], state: AdamWS
 }
 
 registerPortableKernel<Record<string, never>, AdamWAttrs>(AdamW, (_inputs, { parameters, gradients, state, options }) => {
-  const { learningRate, beta1, beta2, epsilon, weightDecay, maxGradNorm } = options;
+  const { learningRate, beta1, beta2, epsilon, weightDecay, maxGradNorm, groups } = options;
   const raw = flatten(gradients);
   const gradNorm = sqrt(sum(square(raw)));
   const gradient = maxGradNorm > 0 ? mul(raw, minimum(1, div(maxGradNorm, add(gradNorm, 1e-6)))) : raw;
   const m = add(mul(state.m, beta1), mul(gradient, 1 - beta1));
   const v = add(mul(state.v, beta2), mul(square(gradient), 1 - beta2));
   const denominator = add(div(sqrt(v), Math.sqrt(1 - beta2 ** state.step)), epsilon);
-  const update = mul(div(m, denominator), learningRate / (1 - beta1 ** state.step));
-  const values = sub(mul(flatten(parameters), 1 - learningRate * weightDecay), update);
+  /** A factor of each value: the same number for all, or one for each parameter. */
+  const factors = (of: (group: ParameterGroup) => number): number | Tensor1D =>
+    groups ? concat(parameters.map(({ size }, i): Tensor1D => fill([size], of(groups[i])))) : of({ rate: 1, decays: true });
+  const update = mul(div(m, denominator), factors(({ rate }) => (learningRate * rate) / (1 - beta1 ** state.step)));
+  const kept = factors(({ rate, decays }) => (decays ? 1 - learningRate * rate * weightDecay : 1));
+  const values = sub(mul(flatten(parameters), kept), update);
   const parts = split(values, parameters.map(({ size }) => size));
   parameters.forEach((parameter, i) => parameter.assign(reshape(parts[i], parameter.shape)));
   state.m.assign(m);

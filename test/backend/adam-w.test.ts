@@ -1,6 +1,6 @@
 import { memory, ones, tidy, variable, zeros, type Tensor } from '@tensorflow/tfjs-core';
 import { expect, it } from 'vitest';
-import { adamW, createAdamW, disposeAdamW, type AdamWOptions } from '../../engine/tensor/adam-w.js';
+import { adamW, createAdamW, disposeAdamW, type AdamWOptions, type ParameterGroup } from '../../engine/tensor/adam-w.js';
 import { describeBackends } from '../kit/backends.js';
 import { expectClose, random, toTensor } from '../kit/check-op.js';
 
@@ -13,7 +13,7 @@ class Reference {
     this.m = new Float64Array(values.length);
     this.v = new Float64Array(values.length);
   }
-  update(gradient: Float64Array, { learningRate, beta1, beta2, epsilon, weightDecay, maxGradNorm }: AdamWOptions): number {
+  update(gradient: Float64Array, { learningRate, beta1, beta2, epsilon, weightDecay, maxGradNorm }: AdamWOptions, groupOf: (i: number) => ParameterGroup): number {
     this.step++;
     const norm = Math.sqrt(gradient.reduce((sum, g) => sum + g * g, 0));
     const clip = maxGradNorm > 0 ? Math.min(1, maxGradNorm / (norm + 1e-6)) : 1;
@@ -22,7 +22,9 @@ class Reference {
       this.m[i] = beta1 * this.m[i] + (1 - beta1) * g;
       this.v[i] = beta2 * this.v[i] + (1 - beta2) * g * g;
       const denominator = Math.sqrt(this.v[i]) / Math.sqrt(1 - beta2 ** this.step) + epsilon;
-      this.values[i] = this.values[i] * (1 - learningRate * weightDecay) - ((learningRate / (1 - beta1 ** this.step)) * this.m[i]) / denominator;
+      const { rate, decays } = groupOf(i);
+      const kept = decays ? 1 - learningRate * rate * weightDecay : 1;
+      this.values[i] = this.values[i] * kept - (((learningRate * rate) / (1 - beta1 ** this.step)) * this.m[i]) / denominator;
     });
     return norm;
   }
@@ -31,12 +33,14 @@ class Reference {
 const options: AdamWOptions = { learningRate: 0.01, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weightDecay: 0.1, maxGradNorm: 0.3 };
 
 describeBackends('adamW', ({ backend, tolerance }) => {
-  it.each([
+  it.each<[string, AdamWOptions]>([
     ['clipped', options],
     ['below the limit', { ...options, maxGradNorm: 1e6 }],
     ['unclipped', { ...options, maxGradNorm: 0 }],
+    ['clipped, with a rate of its own for each parameter', { ...options, groups: [{ rate: 1, decays: true }, { rate: 16, decays: false }, { rate: 0.5, decays: true }] }],
   ])('follows torch over five updates, gradient %s', async (_name, settings) => {
     const shapes = [[3, 5], [1], [4, 2]];
+    const groupOf = (i: number): ParameterGroup => settings.groups?.[i < 15 ? 0 : i < 16 ? 1 : 2] ?? { rate: 1, decays: true };
     const initial = shapes.map((shape) => random(shape));
     const reference = new Reference(Float64Array.from(initial.flatMap(({ values }) => [...values])));
     const before = memory().numTensors;
@@ -46,7 +50,7 @@ describeBackends('adamW', ({ backend, tolerance }) => {
       const drawn = shapes.map((shape) => random(shape, 3));
       const gradients = drawn.map(toTensor);
       const { gradNorm } = adamW(parameters, gradients, state, { ...settings, learningRate: settings.learningRate / (step + 1) });
-      const norm = reference.update(Float64Array.from(drawn.flatMap(({ values }) => [...values])), { ...settings, learningRate: settings.learningRate / (step + 1) });
+      const norm = reference.update(Float64Array.from(drawn.flatMap(({ values }) => [...values])), { ...settings, learningRate: settings.learningRate / (step + 1) }, groupOf);
       expectClose(await gradNorm.data(), [norm], tolerance, 'gradient norm');
       for (const tensor of [...gradients, gradNorm]) tensor.dispose();
     }
@@ -71,6 +75,7 @@ describeBackends('adamW', ({ backend, tolerance }) => {
     const update = (gradients: Tensor[]) => () => adamW([parameter], gradients, state, options);
     expect(update([])).toThrow('adamW: gradients: expected 1, got 0');
     expect(update([ones([2])])).toThrow('adamW: gradients[0]: expected shape [3], got [2]');
+    expect(() => adamW([parameter], [ones([3])], state, { ...options, groups: [] })).toThrow('adamW: groups: expected 1, got 0');
     expect(state.step).toBe(0);
   });
 });

@@ -1,15 +1,15 @@
 import { tidy, engine, type TensorInfo, type Variable } from '@tensorflow/tfjs-core';
-import { AdamW, type AdamWAttrs } from '../../tensor/adam-w.js';
+import { AdamW, type AdamWAttrs, type ParameterGroup } from '../../tensor/adam-w.js';
 import { cudaKernel, type CudaBackend } from '../backend.js';
 import { adamWProgram, CHUNK_ENTRY_BYTES, CHUNK_VALUES, gradientNormProgram, gradientSquaresProgram } from '../programs/adam-w.cu.js';
 
 /** Three launches for any number of tensors: squares of chunks, their norm, the update. */
 export const adamWKernel = cudaKernel<object, AdamWAttrs>(AdamW, ({ attrs: { parameters, gradients, state, options }, backend }) => {
-  const { learningRate, beta1, beta2, epsilon, weightDecay, maxGradNorm } = options;
+  const { learningRate, beta1, beta2, epsilon, weightDecay, maxGradNorm, groups } = options;
   const norm = backend.make([], 'float32', 'f32', 'the gradient norm');
   for (const variable of [...parameters, state.m, state.v]) own(backend, variable);
   backend.with('f32', gradients, (...wide) => {
-    const table = chunkTable(backend, parameters, wide);
+    const table = chunkTable(backend, parameters, wide, groups);
     const chunks = table.length / CHUNK_ENTRY_BYTES;
     if (chunks === 0) return backend.device.fill(backend.address(norm), 0, 4);
     const block = backend.device.memory.allocate(table.length, "the optimizer's table");
@@ -22,24 +22,27 @@ export const adamWKernel = cudaKernel<object, AdamWAttrs>(AdamW, ({ attrs: { par
     backend.launch(adamWProgram(chunks), [
       { pointer: backend.writable(state.m) }, { pointer: backend.writable(state.v) }, backend.pointer(norm), entries, { f32: maxGradNorm },
       { f32: beta1 }, { f32: 1 - beta1 }, { f32: beta2 }, { f32: 1 - beta2 }, { f32: epsilon },
-      { f32: learningRate / (1 - beta1 ** state.step) }, { f32: Math.sqrt(1 - beta2 ** state.step) }, { f32: 1 - learningRate * weightDecay },
+      { f32: learningRate / (1 - beta1 ** state.step) }, { f32: Math.sqrt(1 - beta2 ** state.step) }, { f32: learningRate * weightDecay },
     ]);
     backend.device.memory.free(block);
   });
   return norm;
 });
 
-function chunkTable(backend: CudaBackend, parameters: readonly Variable[], gradients: readonly TensorInfo[]): Buffer {
+function chunkTable(backend: CudaBackend, parameters: readonly Variable[], gradients: readonly TensorInfo[], groups?: readonly ParameterGroup[]): Buffer {
   const chunks = parameters.reduce((sum, { size }) => sum + Math.ceil(size / CHUNK_VALUES), 0);
   const table = Buffer.alloc(chunks * CHUNK_ENTRY_BYTES);
   let entry = 0, moments = 0;
   parameters.forEach((parameter, i) => {
+    const { rate, decays } = groups?.[i] ?? { rate: 1, decays: true };
     const to = backend.writable(parameter), from = backend.address(gradients[i]);
     for (let start = 0; start < parameter.size; start += CHUNK_VALUES, entry += CHUNK_ENTRY_BYTES) {
       table.writeBigUInt64LE(BigInt(to + 4 * start), entry);
       table.writeBigUInt64LE(BigInt(from + 4 * start), entry + 8);
       table.writeBigUInt64LE(BigInt(moments + start), entry + 16);
-      table.writeBigUInt64LE(BigInt(Math.min(CHUNK_VALUES, parameter.size - start)), entry + 24);
+      table.writeInt32LE(Math.min(CHUNK_VALUES, parameter.size - start), entry + 24);
+      table.writeFloatLE(rate, entry + 28);
+      table.writeFloatLE(decays ? 1 : 0, entry + 32);
     }
     moments += parameter.size;
   });

@@ -6,11 +6,14 @@ import type { CudaProgram } from '../program.js';
 
 /** Values of a chunk at most. */
 export const CHUNK_VALUES = 4096;
-/** Bytes of a table entry: parameter address, gradient address, offset in the moments, count; 8 bytes each. */
-export const CHUNK_ENTRY_BYTES = 32;
+/**
+ * Bytes of a table entry: parameter address, gradient address, offset in the moments, 8 bytes each; count, the learning rate's
+ * factor, the decay's factor (0 or 1), and what aligns the next, 4 bytes each.
+ */
+export const CHUNK_ENTRY_BYTES = 40;
 
 const entry = /* cuda */ `
-struct Chunk { float* parameter; const float* gradient; i64 offset; i64 count; };
+struct Chunk { float* parameter; const float* gradient; i64 offset; int count; float rate; float decay; int unused; };
 `;
 
 /** squares[chunk] = Σ gradient². Args: squares, chunks. */
@@ -22,7 +25,7 @@ export const gradientSquaresProgram = (chunks: number): CudaProgram => ({
   source: () => entry + /* cuda */ `extern "C" __global__ void gradient_squares(float* squares, const Chunk* chunks) {
   Chunk chunk = chunks[blockIdx.x];
   float sum = 0.f;
-  for (i64 i = threadIdx.x; i < chunk.count; i += 256) sum += chunk.gradient[i] * chunk.gradient[i];
+  for (int i = threadIdx.x; i < chunk.count; i += 256) sum += chunk.gradient[i] * chunk.gradient[i];
   sum = blockSum(sum);
   if (threadIdx.x == 0) squares[blockIdx.x] = sum;
 }`,
@@ -42,7 +45,7 @@ export const gradientNormProgram = (): CudaProgram => ({
 }`,
 });
 
-/** Args: m, v, norm, chunks, maxNorm (0: no clipping), beta1, beta2, epsilon, stepSize, rootCorrection, keep (1 - learningRate · weightDecay). */
+/** Args: m, v, norm, chunks, maxNorm (0: no clipping), beta1, beta2, epsilon, stepSize, rootCorrection, decay (learningRate · weightDecay). */
 export const adamWProgram = (chunks: number): CudaProgram => ({
   key: 'adam_w',
   entry: 'adam_w',
@@ -50,15 +53,16 @@ export const adamWProgram = (chunks: number): CudaProgram => ({
   block: [256, 1, 1],
   source: () => entry + /* cuda */ `
 extern "C" __global__ void adam_w(float* m, float* v, const float* norm, const Chunk* chunks, float maxNorm, float beta1, float rest1, float beta2, float rest2, float epsilon,
-    float stepSize, float rootCorrection, float keep) {
+    float stepSize, float rootCorrection, float decay) {
   Chunk chunk = chunks[blockIdx.x];
+  float size = stepSize * chunk.rate, keep = 1.f - decay * chunk.rate * chunk.decay;
   float factor = maxNorm > 0.f ? fminf(1.f, maxNorm / (*norm + 1e-6f)) : 1.f;
-  for (i64 i = threadIdx.x; i < chunk.count; i += 256) {
+  for (int i = threadIdx.x; i < chunk.count; i += 256) {
     float g = chunk.gradient[i] * factor;
     i64 at = chunk.offset + i;
     float first = m[at] * beta1 + g * rest1, second = v[at] * beta2 + g * g * rest2;
     m[at] = first; v[at] = second;
-    chunk.parameter[i] = chunk.parameter[i] * keep - stepSize * (first / (sqrtf(second) / rootCorrection + epsilon));
+    chunk.parameter[i] = chunk.parameter[i] * keep - size * (first / (sqrtf(second) / rootCorrection + epsilon));
   }
 }`,
 });
