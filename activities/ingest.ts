@@ -3,12 +3,13 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ArtifactRef } from '../contracts/artifact.js';
-import { InvalidInputError } from '../contracts/errors.js';
 import type { Problem } from '../contracts/pipeline.js';
-import { ingestInputSchema, ingestOutputSchema, type IngestInput, type IngestOutput, type RowReport } from '../contracts/stages.js';
+import { ingestInputSchema, ingestOutputSchema, type IngestInput, type IngestOutput } from '../contracts/stages.js';
 import { histogram } from '../engine/data/histogram.js';
-import { leakedRows, sampleIndices, splitIndices, testCount } from '../engine/data/splits.js';
+import { sampleIndices } from '../engine/data/splits.js';
 import type { Row } from '../engine/data/template.js';
+import { RowSpool, type SpooledRows } from './ingest/row-spool.js';
+import { refuse, selectRows, type Selection } from './ingest/select-rows.js';
 import { cellText } from './readers/cell-text.js';
 import { mappingProblems, sourceColumn } from './readers/columns.js';
 import { badDataset, type DatasetFile } from './readers/dataset-file.js';
@@ -18,11 +19,14 @@ import { defineStage, type StageContext } from './stage.js';
 const ROWS_PER_PROGRESS = 5_000;
 
 /**
- * Turns a dataset file into immutable train and test snapshots that hold the columns the format names, as text.
+ * Turns a dataset's files into immutable train and test snapshots that hold the columns the format names, as text.
  *
  * In this order: the sample is taken, rows with an empty column are dropped, then exact duplicates, the test split is held out,
  * and train is cleaned of (or refused for) questions that test asks too. Everything random is a pure function of the seeds; as the
- * sample comes first, it is the one that Python takes of the same file.
+ * sample comes first, it is the one that Python takes of the same files.
+ *
+ * Rows stay on disk: they are read once (twice for a sample, whose rows are known only when all have been counted) into a spool
+ * in the work directory, all is decided on an index of digests, and what is kept is copied from there.
  */
 export const ingestStage = defineStage<IngestInput, IngestOutput>({
   name: 'ingest',
@@ -30,130 +34,140 @@ export const ingestStage = defineStage<IngestInput, IngestOutput>({
   input: ingestInputSchema,
   output: ingestOutputSchema,
   async run(input, context) {
-    const file: DatasetFile = { path: await context.fetchDataset(input.file), name: input.dataset.uri.split(/[/:]/).at(-1)! };
-    const rows = await readRows(input, file, context);
-    const { train, test, dropped, kept } = selectRows(input, file, rows);
-    const report: RowReport = {
-      read: rows.length,
-      dropped,
-      kept,
-      train: train.length,
-      test: test.length,
-      lengths: histogram([...train, ...test].map(characters)),
-    };
-    return {
-      columns: input.requiredColumns,
-      train: await storeRows(context, 'train.jsonl', train),
-      test: await storeRows(context, 'test.jsonl', test),
-      report,
-    };
+    const source = await openSource(input, context);
+    const { sample } = input.dataset;
+    const { spool, read, sampled } = await (sample ? spoolSample(source, sample) : spoolAll(source));
+    try {
+      const selection = selectRows(source, spool, sampled, source.name);
+      return {
+        columns: input.requiredColumns,
+        train: await storeRows(context, 'train.jsonl', spool, selection.train),
+        test: await storeRows(context, 'test.jsonl', spool, selection.test),
+        report: {
+          read,
+          dropped: { ...selection.dropped, unsampled: read - sampled.length },
+          kept: selection.kept,
+          train: selection.train.length,
+          test: selection.test.length,
+          lengths: histogram(charactersOf(spool, selection)),
+        },
+      };
+    } finally {
+      await spool.close();
+    }
   },
 });
 
-/** Reads the file's rows, each with the required columns as text. */
-async function readRows(input: IngestInput, file: DatasetFile, context: StageContext): Promise<Row[]> {
-  const { dataset, requiredColumns } = input;
-  const reader = readerFor(dataset, input.file.mediaType);
-  const sources = requiredColumns.map((column) => sourceColumn(column, dataset.columns));
-  const columnsFound = new Set<string>();
-
-  const rows: Row[] = [];
-  for await (const { place, values } of reader.rows(file, sources)) {
-    if (rows.length % ROWS_PER_PROGRESS === ROWS_PER_PROGRESS - 1) {
-      context.signal.throwIfAborted();
-      context.progress('reading rows', rows.length, rows.length);
-    }
-    Object.keys(values).forEach((column) => columnsFound.add(column));
-    const texts = sources.map((column) => {
-      const text = cellText(Object.hasOwn(values, column) ? values[column] : undefined);
-      if (text === undefined) throw badDataset(file, place, `column ${column}: expected text or numbers, got bytes`);
-      return text;
-    });
-    rows.push(Object.fromEntries(requiredColumns.map((column, i) => [column, texts[i]])));
-  }
-  if (rows.length === 0) throw badDataset(file, '', 'expected at least one row, got none');
-  if (!sources.every((column) => columnsFound.has(column))) {
-    refuse(columnProblems(input, [...new Set([...(await reader.columns(file)), ...columnsFound])]));
-  }
-  return rows;
+interface Source extends IngestInput {
+  context: StageContext;
+  files: (DatasetFile & { mediaType: string })[];
+  /** What the user calls the data, for messages. */
+  name: string;
+  questionColumns: readonly string[];
 }
 
-function columnProblems({ dataset, requiredColumns }: IngestInput, found: readonly string[]): Problem[] {
-  const missing = requiredColumns
-    .filter((column) => !Object.hasOwn(dataset.columns ?? {}, column) && !found.includes(column))
-    .map((column) => ({ path: 'format', message: `{${column}}: expected a column of the dataset (${found.join(', ')}), got '${column}'` }));
-  return [...mappingProblems(found, dataset.columns), ...missing];
-}
-
-/** Sample, cleaning, split and leakage, each refused with its place in the configuration where it cannot be done. */
-function selectRows({ dataset, requiredColumns, promptColumns }: IngestInput, file: DatasetFile, all: readonly Row[]) {
-  const { sample, split, leakage, duplicates } = dataset;
-  refuse(sample && sample.rows > all.length ? [{ path: 'dataset.sample.rows', message: `expected at most the ${all.length} rows of ${file.name}, got ${sample.rows}` }] : []);
-  const sampled = sample ? Array.from(sampleIndices(all.length, sample.rows, sample.seed), (index) => all[index]) : all;
-
-  const filled = sampled.filter((row) => Object.values(row).every((text) => text.trim() !== ''));
-  const rows = duplicates === 'drop' ? distinct(filled) : filled;
-  const empty = sampled.length - filled.length, duplicate = filled.length - rows.length;
-  if (rows.length === 0) {
-    const dropped = `0 of the ${sampled.length} rows of ${file.name} (${empty} with an empty column and ${duplicate} duplicates were dropped)`;
-    refuse([{ path: 'dataset.uri', message: `expected rows with text in ${requiredColumns.join(', ')}, got ${dropped}` }]);
-  }
-
-  refuse(splitProblems(split.test, rows.length));
-  const parts = splitIndices(rows.length, testCount(rows.length, split.test), split.seed);
-  const [train, test] = [parts.train, parts.test].map((indices) => Array.from(indices, (index) => rows[index]));
-
-  // A prompt that shows no column asks every row the same: then rows are compared whole.
-  const questionColumns = promptColumns.length > 0 ? promptColumns : requiredColumns;
-  const leaked = leakedRows(train, test, questionColumns);
-  const leakedCount = leaked.filter(Boolean).length;
-  if (leakedCount > 0 && leakage === 'refuse') {
-    const example = questionColumns.map((column) => `${column} ${JSON.stringify(train[leaked.indexOf(true)][column])}`).join(', ');
-    refuse([{
-      path: 'dataset.leakage',
-      message: `expected no row of train with a question of test, got ${leakedCount} of ${train.length} (e.g. ${example}); 'drop' leaves them out of train`,
-    }]);
-  }
-  const clean = leakage === 'keep' ? train : train.filter((_, i) => !leaked[i]);
-  if (clean.length === 0) {
-    refuse([{ path: 'dataset.split.test', message: `expected a test split that leaves a row to train, got ${test.length} of ${rows.length} rows with the questions of all others` }]);
+async function openSource(input: IngestInput, context: StageContext): Promise<Source> {
+  const files: Source['files'] = [];
+  for (const ref of [input.file].flat()) {
+    files.push({ path: await context.fetchDataset(ref), name: decodeURIComponent(ref.uri.split(/[/:]/).at(-1)!), mediaType: ref.mediaType });
   }
   return {
-    train: clean, test,
-    dropped: { unsampled: all.length - sampled.length, empty, duplicate, leaked: train.length - clean.length },
-    kept: { leaked: leakage === 'keep' ? leakedCount : 0 },
+    ...input, context, files,
+    name: files.length === 1 ? files[0].name : `${files.length} files`,
+    // A prompt that shows no column asks every row the same: then rows are compared whole.
+    questionColumns: input.promptColumns.length > 0 ? input.promptColumns : input.requiredColumns,
   };
 }
 
-/** The first of equal rows. */
-function distinct(rows: readonly Row[]): Row[] {
-  const seen = new Set<string>();
-  return rows.filter((row) => {
-    const identity = JSON.stringify(Object.values(row));
-    return !seen.has(identity) && seen.add(identity);
-  });
+interface Spooled {
+  spool: SpooledRows;
+  /** Rows of the files. */
+  read: number;
+  /** Numbers of the rows in the spool, in the order of the sample. */
+  sampled: Uint32Array;
 }
 
-function splitProblems(test: number, rows: number): Problem[] {
-  const path = 'dataset.split.test';
-  if (test >= 1 && !Number.isInteger(test)) return [{ path, message: `expected a share below 1 or a whole number of rows, got ${test}` }];
-  const count = testCount(rows, test);
-  if (count >= 1 && count < rows) return [];
-  return [{ path, message: `expected at least one row for test and one for train, got ${Math.min(count, rows)} for test and ${Math.max(rows - count, 0)} for train from ${rows} rows` }];
+async function spoolAll(source: Source): Promise<Spooled> {
+  const spool = await spoolRows(source, () => true);
+  return { spool, read: spool.index.rows, sampled: Uint32Array.from({ length: spool.index.rows }, (_, i) => i) };
 }
 
-function refuse(problems: readonly Problem[]): void {
-  if (problems.length > 0) throw new InvalidInputError(problems);
+async function spoolSample(source: Source, { rows, seed }: { rows: number; seed: number }): Promise<Spooled> {
+  let read = 0;
+  for await (const row of readRows(source, 'counting rows')) if (row) read++;
+  refuse(rows > read ? [{ path: 'dataset.sample.rows', message: `expected at most the ${read} rows of ${source.name}, got ${rows}` }] : []);
+
+  const order = sampleIndices(read, rows, seed).slice();
+  const inFile = order.slice().sort();
+  let next = 0;
+  const spool = await spoolRows(source, (number) => number === inFile[next] && ++next > 0);
+  return { spool, read, sampled: order.map((number) => positionIn(inFile, number)) };
 }
 
-const characters = (row: Row): number => Object.values(row).reduce((sum, text) => sum + text.length, 0);
+/** Where a value is in an ascending array that has it. */
+function positionIn(ascending: Uint32Array, value: number): number {
+  let low = 0;
+  for (let high = ascending.length - 1; low < high; ) {
+    const middle = (low + high) >>> 1;
+    if (ascending[middle] < value) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
 
-async function storeRows(context: StageContext, name: string, rows: readonly Row[]): Promise<ArtifactRef> {
+async function spoolRows(source: Source, isWanted: (number: number) => boolean): Promise<SpooledRows> {
+  const spool = RowSpool.create(join(source.context.workDirectory, 'rows.jsonl'), source.questionColumns);
+  let number = 0;
+  for await (const row of readRows(source, 'reading rows')) if (isWanted(number++)) await spool.append(row);
+  return spool.finish();
+}
+
+/** The files' rows, each with the required columns as text. */
+async function* readRows(source: Source, phase: string): AsyncGenerator<Row> {
+  const { dataset, requiredColumns, files, context } = source;
+  const columns = requiredColumns.map((column) => sourceColumn(column, dataset.columns));
+  let read = 0;
+  for (const file of files) {
+    const reader = readerFor(dataset, file.name, file.mediaType);
+    const found = new Set<string>();
+    const before = read;
+    for await (const { place, values } of reader.rows(file, columns)) {
+      if (++read % ROWS_PER_PROGRESS === 0) {
+        context.signal.throwIfAborted();
+        context.progress(phase, read, read);
+      }
+      const texts = columns.map((column) => {
+        const has = Object.hasOwn(values, column);
+        if (has) found.add(column);
+        const text = cellText(has ? values[column] : undefined);
+        if (text === undefined) throw badDataset(file, place, `column ${column}: expected text or numbers, got bytes`);
+        return text;
+      });
+      yield Object.fromEntries(requiredColumns.map((column, i) => [column, texts[i]]));
+    }
+    if (read > before && columns.some((column) => !found.has(column))) {
+      refuse(columnProblems(source, [...new Set([...(await reader.columns(file)), ...found])], files.length === 1 ? '' : `${file.name}: `));
+    }
+  }
+  if (read === 0) throw badDataset(files[0], '', 'expected at least one row, got none');
+}
+
+function columnProblems({ dataset, requiredColumns }: IngestInput, found: readonly string[], where: string): Problem[] {
+  const missing = requiredColumns
+    .filter((column) => !Object.hasOwn(dataset.columns ?? {}, column) && !found.includes(column))
+    .map((column) => ({ path: 'format', message: `${where}{${column}}: expected a column of the dataset (${found.join(', ')}), got '${column}'` }));
+  return [...mappingProblems(found, dataset.columns).map(({ path, message }) => ({ path, message: where + message })), ...missing];
+}
+
+function charactersOf({ index: { characters } }: SpooledRows, { train, test }: Selection): Uint32Array {
+  const counts = new Uint32Array(train.length + test.length);
+  counts.set(train.map((row) => characters[row]));
+  counts.set(test.map((row) => characters[row]), train.length);
+  return counts;
+}
+
+async function storeRows(context: StageContext, name: string, spool: SpooledRows, rows: Uint32Array): Promise<ArtifactRef> {
   const path = join(context.workDirectory, name);
-  await pipeline(Readable.from(jsonLines(rows)), createWriteStream(path));
+  await pipeline(Readable.from(spool.lines(rows)), createWriteStream(path));
   return context.store.putFile(path, 'application/jsonl');
-}
-
-function* jsonLines(rows: readonly Row[]): Generator<string> {
-  for (const row of rows) yield `${JSON.stringify(row)}\n`;
 }

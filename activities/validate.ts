@@ -1,4 +1,3 @@
-import { basename } from 'node:path';
 import { z } from 'zod';
 import type { NamedArtifact } from '../contracts/artifact.js';
 import { checkConfig } from '../contracts/check-config.js';
@@ -15,7 +14,7 @@ import type { Tokenizer } from '../engine/formats/tokenizer.js';
 import { openStore } from '../store/open-store.js';
 import { datasetProblems } from './dataset-problems.js';
 import { modelProblems } from './model-problems.js';
-import { locateDataset, type LocalDataset } from './sources/datasets.js';
+import { locateDataset } from './sources/datasets.js';
 import { locateModel, type LocalModel } from './sources/models.js';
 import type { SourceProgress, SourceSettings } from './sources/source-settings.js';
 import { isBadSource } from './sources/source-uri.js';
@@ -33,7 +32,10 @@ export const createValidateStage = (settings: SourceSettings): Stage<unknown, Va
   input: z.unknown(),
   output: validateOutputSchema,
   reusable: false, // model and dataset may have changed
-  run: (input, { progress }) => validate(input, settings, progress),
+  run: (input, { progress, signal }) => validate(input, settings, (...report) => {
+    signal.throwIfAborted(); // ends a download
+    progress(...report);
+  }),
 });
 
 /** @throws InvalidInputError with every problem found; StoreError when storage is out of reach */
@@ -48,7 +50,7 @@ export async function validate(input: unknown, settings: SourceSettings, progres
     });
   const [model, dataset, published] = await Promise.all([
     attempt('model.uri', () => locateModel(config.model.uri, settings)),
-    attempt('dataset.uri', () => locateDataset(config.dataset.uri, settings)),
+    attempt('dataset.uri', () => locateDataset(config.dataset, settings)),
     attempt('publish.uri', () => checkPublish(config, settings)),
   ]);
 
@@ -57,16 +59,16 @@ export async function validate(input: unknown, settings: SourceSettings, progres
   const localModel = model && (worthFetching || !model.remote) ? await attempt('model.uri', () => model.fetch(progress)) : undefined;
   const described = localModel && (await attempt('model.uri', () => describe(localModel)));
   if (described) problems.push(...modelProblems(config, described.architecture));
-  const localDataset = dataset && (worthFetching || !dataset.remote) ? await attempt('dataset.uri', () => dataset.fetch(progress)) : undefined;
-  problems.push(...(localDataset
-    ? ((await attempt('dataset.uri', () => datasetProblems(config, fileOf(config, localDataset), localDataset.ref.mediaType, described?.tokenizer))) ?? [])
+  const files = dataset && (worthFetching || !dataset.remote) ? await attempt('dataset.uri', () => dataset.fetch(progress)) : undefined;
+  problems.push(...(files
+    ? ((await attempt('dataset.uri', () => datasetProblems(config, files, described?.tokenizer))) ?? [])
     : templateProblems(config.format, requiredColumns(config.format).map(({ column }) => column), described?.tokenizer)));
   refuse([...mistakes, ...problems.filter(({ path }) => !mistakes.some((mistake) => concerns(mistake.path, path)))]);
 
   return {
-    config: published === undefined ? config : { ...config, publish: { uri: published } },
+    config: published === undefined ? config : { ...config, publish: { ...config.publish, uri: published } },
     model: modelRef(config, described!.architecture, await localModel!.pin(progress)),
-    dataset: localDataset!.ref,
+    dataset: files!.length === 1 ? files![0].ref : files!.map(({ ref }) => ref),
     requiredColumns: [...new Set(requiredColumns(config.format).map(({ column }) => column))],
     promptColumns: promptColumns(config.format),
   };
@@ -120,7 +122,7 @@ function problemsOf(path: string, error: unknown): readonly Problem[] {
 
 /** The destination as an absolute URI, found to be writable; undefined when nothing is published. */
 async function checkPublish({ publish }: FineTuneConfig, settings: SourceSettings): Promise<string | undefined> {
-  if (!publish) return undefined;
+  if (publish?.uri === undefined) return undefined;
   const target = openStore(publish.uri, { base: settings.dataRoots[0], s3: settings.s3 });
   await target.check();
   return target.root;
@@ -132,8 +134,6 @@ type Architecture = LlamaConfig & { parameters: number; format: 'gguf' | 'safete
 async function describe({ path }: LocalModel): Promise<{ architecture: Architecture; tokenizer: Tokenizer }> {
   return { architecture: await describeModel(path), tokenizer: await openTokenizer(path) };
 }
-
-const fileOf = ({ dataset }: FineTuneConfig, { path }: LocalDataset): { path: string; name: string } => ({ path, name: basename(dataset.uri.replace(/^file:/, '')) });
 
 function modelRef(config: FineTuneConfig, model: Architecture, files: NamedArtifact[]): ModelRef {
   const { layers, hiddenSize, intermediateSize, heads, kvHeads, headDim, vocabSize, contextLength, parameters } = model;

@@ -24,7 +24,7 @@ export async function startRun(client: Client, input: FineTuneInput, { taskQueue
     args: [fresh ? { ...input, reuse: false } : input],
     workflowIdConflictPolicy: fresh ? 'TERMINATE_EXISTING' : 'USE_EXISTING',
     workflowIdReusePolicy: 'ALLOW_DUPLICATE',
-    staticSummary: `${input.name}: ${input.model.uri} on ${input.dataset.uri}`,
+    staticSummary: `${input.name}: ${input.model.uri} on ${[input.dataset.uri].flat().join(', ')}`,
     staticDetails: ['```json', JSON.stringify(input, undefined, 2), '```'].join('\n'),
   });
   return { handle, runId: handle.firstExecutionRunId };

@@ -5,16 +5,28 @@ const rowSchema = z.record(z.string(), z.string());
 
 const modelSchema = z.strictObject({
   /**
-   * Where the base model is: a built-in name (`smollm2-135m-instruct`), `file:` to a `.gguf` file or a Hugging Face
-   * directory (config.json + safetensors), or `s3://bucket/prefix` of either.
+   * Where the base model is: `hf://OWNER/NAME[@REVISION][/PATH]` on the Hugging Face hub (a path names a folder or one of
+   * several `.gguf` files), `file:` to a `.gguf` file or a Hugging Face directory (config.json with safetensors or PyTorch
+   * weights), `s3://bucket/prefix` of either, or a built-in name (`smollm2-135m-instruct`).
    */
   uri: z.string().min(1),
 });
 
 const datasetSchema = z.strictObject({
-  /** `file:` path or `s3://` URI of a .csv, .json, .jsonl or .parquet file, or a built-in name (`wordnet-artifacts`). */
-  uri: z.string().min(1),
-  /** File format. @default by the file's extension */
+  /**
+   * One place or several, read one after the other: `hf://OWNER/NAME[@REVISION][/PATH]` on the Hugging Face hub, `file:` path
+   * or `s3://` URI of .csv, .json, .jsonl or .parquet files, the text ones also compressed (.gz, .zst, .bz2), or a built-in name
+   * (`wordnet-artifacts`). Paths may be patterns: `file:data/*.parquet`, `s3://bucket/2024/**`, `hf://owner/name/data/train-*`.
+   */
+  uri: z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]),
+  /** Of a repository on the hub that names no files: which of its configurations ("subsets") and splits. */
+  hub: z.strictObject({
+    /** @default the card's default configuration, or its only one */
+    config: z.string().min(1).optional(),
+    /** @default train, or the only one */
+    split: z.string().min(1).optional(),
+  }).optional(),
+  /** File format. @default by each file's extension */
   format: z.enum(['csv', 'json', 'jsonl', 'parquet']).optional(),
   /** Column name in the run → column name in the file. @default every column under its own name */
   columns: z.record(z.string(), z.string()).optional(),
@@ -153,6 +165,59 @@ const evaluateSchema = z.strictObject({
   maxNewTokens: z.int().positive().default(64),
 });
 
+const byteUnits: Record<string, number> = { KB: 1e3, MB: 1e6, GB: 1e9, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 };
+const sizePattern = /^(\d+(?:\.\d+)?) ?([KMG]i?B)$/;
+
+/** Bytes of a size as configurations write it: `5GB`, `512MiB`. */
+export function parseSize(size: string): number {
+  const [, amount, unit] = sizePattern.exec(size) ?? [];
+  return Math.round(Number(amount) * byteUnits[unit ?? '']);
+}
+
+const mergeSchema = z.strictObject({
+  /** Of the merged model's weights. @default bf16 */
+  dtype: z.enum(['bf16', 'f16', 'f32']).default('bf16'),
+  /** Weights are cut into files of at most this size, as transformers does. @default 5GB */
+  maxShardSize: z.string().regex(sizePattern, 'expected a number with KB, MB, GB, KiB, MiB or GiB, such as 5GB').default('5GB'),
+  /**
+   * A quantised base can be merged in two ways: onto the model's own weights, or onto the dequantised ones that the adapter was
+   * trained against. Both are measured on whole test rows until about this many tokens have been read, and the better one is
+   * kept. 0: nothing is measured, and the model's own weights are taken. @default 512
+   */
+  measureTokens: z.int().nonnegative().default(512),
+});
+
+/** Kinds of GGUF: half floats; 8 bits; llama.cpp's mixture of 4 to 6 bits. */
+export const ggufTypeSchema = z.enum(['f16', 'q8_0', 'q4_k_m']);
+
+const exportSchema = z.strictObject({
+  /** Write the merged model as GGUF files too, for llama.cpp and what is built on it, and the adapter beside them. @default none */
+  gguf: z
+    .array(ggufTypeSchema)
+    .default([])
+    .refine((types) => new Set(types).size === types.length, 'expected every type once'),
+});
+
+export const hubSchema = z.strictObject({
+  /** `owner/name`; made when it does not exist. */
+  repo: z.string().regex(/^[\w.-]+\/[\w.-]+$/, 'expected owner/name'),
+  /** What a repository that is made is. @default true */
+  private: z.boolean().default(true),
+  /** Branch to commit to; made when it does not exist. @default main */
+  revision: z.string().min(1).default('main'),
+  /** The PEFT directory, or the merged model with its GGUF files. @default adapter */
+  what: z.enum(['adapter', 'merged']).default('adapter'),
+});
+
+const publishSchema = z
+  .strictObject({
+    /** `file:` directory or `s3://bucket/prefix`. */
+    uri: z.string().min(1).optional(),
+    /** A repository on the Hugging Face hub (HF_ENDPOINT), with the token of HF_TOKEN. */
+    hub: hubSchema.optional(),
+  })
+  .refine(({ uri, hub }) => uri !== undefined || hub !== undefined, { message: 'expected uri or hub or both, got neither', path: ['uri'] });
+
 /** The input of the `fineTune` workflow. Strict: an unknown key anywhere is an error. */
 export const fineTuneConfigSchema = z.strictObject({
   /** Names the run in paths and titles. */
@@ -164,8 +229,10 @@ export const fineTuneConfigSchema = z.strictObject({
   lora: loraSchema.prefault({}),
   train: trainSchema.prefault({}),
   evaluate: evaluateSchema.prefault({}),
-  /** Where the results go: `file:` directory or `s3://bucket/prefix`. Left out: they stay in the artifact store. */
-  publish: z.strictObject({ uri: z.string().min(1) }).optional(),
+  merge: mergeSchema.prefault({}),
+  export: exportSchema.prefault({}),
+  /** Where the results go. Left out: they stay in the artifact store. */
+  publish: publishSchema.optional(),
   /** `false`: run every stage again in this run, whatever earlier runs left. @default true */
   reuse: z.boolean().default(true),
 });
@@ -178,3 +245,6 @@ export type DatasetConfig = FineTuneConfig['dataset'];
 export type LoraConfig = FineTuneConfig['lora'];
 export type BaseConfig = FineTuneConfig['base'];
 export type TrainConfig = FineTuneConfig['train'];
+export type MergeConfig = FineTuneConfig['merge'];
+export type HubConfig = NonNullable<NonNullable<FineTuneConfig['publish']>['hub']>;
+export type GgufType = z.infer<typeof ggufTypeSchema>;

@@ -1,7 +1,7 @@
 /** Inputs and outputs of the stages, as schemas. One activity each; nothing here is larger than a few KB. */
 import { z } from 'zod';
 import { artifactRefSchema, namedArtifactSchema } from './artifact-schema.js';
-import { baseSchema, fineTuneConfigSchema, loraSchema, trainSchema } from './fine-tune-config.js';
+import { baseSchema, fineTuneConfigSchema, ggufTypeSchema, hubSchema, loraSchema, trainSchema } from './fine-tune-config.js';
 
 const shape = fineTuneConfigSchema.shape;
 const nonNegative = z.int().nonnegative();
@@ -29,18 +29,20 @@ const formatColumns = {
   promptColumns: z.array(z.string()),
 };
 
+const filesSchema = z.union([artifactRefSchema, z.array(artifactRefSchema).min(2)]);
+
 // validate ----------------------------------------------------------------------------------------------------------
 export const validateOutputSchema = z.strictObject({
   config: fineTuneConfigSchema,
   model: modelRefSchema,
-  /** The dataset file, pinned by digest. */
-  dataset: artifactRefSchema,
+  /** The dataset's file, or its files in order, pinned by digest. */
+  dataset: filesSchema,
   ...formatColumns,
 });
 export type ValidateOutput = z.infer<typeof validateOutputSchema>;
 
 // ingest ------------------------------------------------------------------------------------------------------------
-export const ingestInputSchema = z.strictObject({ dataset: shape.dataset, file: artifactRefSchema, ...formatColumns });
+export const ingestInputSchema = z.strictObject({ dataset: shape.dataset, file: filesSchema, ...formatColumns });
 export const rowReportSchema = z.strictObject({
   read: nonNegative,
   dropped: z.strictObject({ empty: nonNegative, duplicate: nonNegative, unsampled: nonNegative, leaked: nonNegative }),
@@ -153,9 +155,61 @@ export type TrainInput = z.infer<typeof trainInputSchema>;
 export type TrainOutput = z.infer<typeof trainOutputSchema>;
 
 // merge -------------------------------------------------------------------------------------------------------------
-export const mergeInputSchema = z.strictObject({ model: modelRefSchema, adapter: z.array(namedArtifactSchema) });
-/** A Hugging Face directory. */
-export const mergeOutputSchema = z.strictObject({ merged: z.array(namedArtifactSchema) });
+export const mergeInputSchema = z.strictObject({
+  model: modelRefSchema, base: baseSchema, adapter: z.array(namedArtifactSchema),
+  test: artifactRefSchema, prompts: artifactRefSchema, merge: shape.merge, export: shape.export,
+});
+/** `original`: the model's own weights; `dequantized`: those the adapter was trained against. */
+export const mergedOntoSchema = z.enum(['original', 'dequantized']);
+export type MergedOnto = z.infer<typeof mergedOntoSchema>;
+/** Both ways of merging against the unmerged model: the base as it was trained on, with the adapter. */
+export const mergeMeasureSchema = z.strictObject({
+  /** Tokens of test rows that were read, and those of them that the loss counts. */
+  tokens: nonNegative, countedTokens: nonNegative,
+  /** nats per counted token. */
+  unmergedLoss: z.number(),
+  ways: z.array(z.strictObject({
+    onto: mergedOntoSchema,
+    evalLoss: z.number(),
+    /** Mean Kullback-Leibler divergence of its next-token distribution from the unmerged model's, in nats. */
+    kl: z.number(),
+    /** Share of counted tokens at which both find the same token likeliest, 0..1. */
+    agreement: z.number(),
+  })).min(1),
+});
+export type MergeMeasure = z.infer<typeof mergeMeasureSchema>;
+/** What llama.cpp made of a file: the prompts and greedy answers of the engine, read by both. */
+export const parityCheckSchema = z.discriminatedUnion('state', [
+  z.strictObject({
+    state: z.enum(['agrees', 'differs']),
+    prompts: nonNegative,
+    /** Prompts whose text llama.cpp cuts into the same tokens. */
+    sameTokens: nonNegative,
+    /** Tokens of answers that were compared. */
+    tokens: nonNegative,
+    /** Share of them at which both find the same token likeliest, 0..1. */
+    agreement: z.number(),
+    /** Mean Kullback-Leibler divergence of llama.cpp's next-token distribution from the engine's, in nats. */
+    kl: z.number(),
+    /** Largest `kl` that counts as agreement for this type of file. */
+    tolerance: z.number(),
+  }),
+  z.strictObject({ state: z.literal('not checked'), reason: z.string() }),
+]);
+export type ParityCheck = z.infer<typeof parityCheckSchema>;
+export const ggufFileTypeSchema = z.enum([...ggufTypeSchema.options, 'adapter']);
+export const ggufFileSchema = z.strictObject({ file: namedArtifactSchema, type: ggufFileTypeSchema, check: parityCheckSchema });
+export type GgufFile = z.infer<typeof ggufFileSchema>;
+export const mergeOutputSchema = z.strictObject({
+  /** A Hugging Face directory. */
+  merged: z.array(namedArtifactSchema),
+  /** Which of the two was kept, and why in one sentence. Results of earlier versions have none of what follows. */
+  kept: z.strictObject({ onto: mergedOntoSchema, reason: z.string() }).optional(),
+  /** Left out when nothing was measured. */
+  measured: mergeMeasureSchema.optional(),
+  /** As `export.gguf` asks, and the adapter. */
+  gguf: z.array(ggufFileSchema).optional(),
+});
 export type MergeInput = z.infer<typeof mergeInputSchema>;
 export type MergeOutput = z.infer<typeof mergeOutputSchema>;
 
@@ -174,16 +228,19 @@ export type ReportOutput = z.infer<typeof reportOutputSchema>;
 // publish -----------------------------------------------------------------------------------------------------------
 export const publishInputSchema = z.strictObject({
   /** `file:` directory or `s3://bucket/prefix`. */
-  uri: z.string(),
+  uri: z.string().optional(),
+  hub: hubSchema.optional(),
   name: z.string(),
   /** `name` is the path under the published version, e.g. `adapter/adapter_config.json`. */
   files: z.array(namedArtifactSchema),
 });
 export const publishOutputSchema = z.strictObject({
   /** `<uri>/<name>/<version>/manifest.json`; version = first 16 hex digits of the manifest's digest over its files. */
-  manifest: artifactRefSchema,
+  manifest: artifactRefSchema.optional(),
   /** `<uri>/<name>/latest.json`. */
-  latest: z.string(),
+  latest: z.string().optional(),
+  /** What the repository on the hub holds now. */
+  hub: z.strictObject({ url: z.string(), commit: z.string() }).optional(),
 });
 export type PublishInput = z.infer<typeof publishInputSchema>;
 export type PublishOutput = z.infer<typeof publishOutputSchema>;

@@ -3,7 +3,7 @@ import { InvalidInputError } from '../../contracts/errors.js';
 /** A dataset file on this machine. */
 export interface DatasetFile {
   path: string;
-  /** What the user calls it, for messages: the last part of its URI. */
+  /** What the user calls it: the last part of its URI. Its extension tells how it is compressed. */
   name: string;
 }
 

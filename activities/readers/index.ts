@@ -1,7 +1,7 @@
-import { extname } from 'node:path';
 import { InvalidInputError } from '../../contracts/errors.js';
 import type { DatasetConfig } from '../../contracts/fine-tune-config.js';
 import { csvReader } from './csv.js';
+import { dataExtension } from './data-extension.js';
 import type { DatasetReader } from './dataset-file.js';
 import { jsonReader } from './json.js';
 import { jsonlReader } from './jsonl.js';
@@ -11,18 +11,25 @@ export type DatasetFormat = NonNullable<DatasetConfig['format']>;
 
 const readers: Readonly<Record<DatasetFormat, DatasetReader>> = { csv: csvReader, json: jsonReader, jsonl: jsonlReader, parquet: parquetReader };
 
+const all = Object.values(readers);
+
+/** Extensions of what is read, without those of compression. */
+export const readableExtensions: readonly string[] = all.flatMap(({ extensions }) => extensions);
+
 /**
- * The reader that a dataset asks for: by its `format`, else by its URI's extension, else by the file's media type.
+ * The reader for a file: by the configured format, else by the file's extension, else by its media type.
  * @throws InvalidInputError when none of them tells
  */
-export function readerFor(dataset: Pick<DatasetConfig, 'uri' | 'format'>, mediaType?: string): DatasetReader {
-  if (dataset.format !== undefined) return readers[dataset.format];
-  const extension = extname(dataset.uri).toLowerCase();
-  const known = Object.values(readers);
-  const reader = known.find(({ extensions }) => extensions.includes(extension)) ?? known.find(({ mediaTypes }) => mediaType !== undefined && mediaTypes.includes(mediaType));
-  if (reader) return reader;
-  throw new InvalidInputError([{
-    path: 'dataset.format',
-    message: `expected one of ${Object.keys(readers).join(', ')}, as '${dataset.uri}' does not end in ${known.flatMap(({ extensions }) => extensions).join(', ')}; got none`,
-  }]);
+export function readerFor({ format }: Pick<DatasetConfig, 'format'>, name: string, mediaType: string): DatasetReader {
+  const extension = dataExtension(name);
+  const reader = format === undefined
+    ? (all.find(({ extensions }) => extensions.includes(extension)) ?? all.find(({ mediaTypes }) => mediaTypes.includes(mediaType)))
+    : readers[format];
+  if (!reader) {
+    throw new InvalidInputError([{
+      path: 'dataset.format',
+      message: `expected one of ${Object.keys(readers).join(', ')}, as '${name}' does not end in ${readableExtensions.join(', ')}; got none`,
+    }]);
+  }
+  return reader;
 }

@@ -1,13 +1,13 @@
-import { createReadStream } from 'node:fs';
 import { badDataset, type DatasetFile } from './dataset-file.js';
+import { fileBytes } from './file-bytes.js';
 
 const NEWLINE = 0x0a;
 
-/** The text of a file, a byte order mark at its start removed, in pieces. Bytes that are not UTF-8 are an error that names their line. */
+/** The text of a file, decompressed, a byte order mark at its start removed, in pieces. Bytes that are not UTF-8 are an error that names their line. */
 export async function* utf8Text(file: DatasetFile): AsyncGenerator<string> {
   const decoder = new TextDecoder('utf-8', { fatal: true });
   let line = 1;
-  for await (const bytes of createReadStream(file.path) as AsyncIterable<Buffer>) {
+  for await (const bytes of fileBytes(file)) {
     yield decode(bytes, true);
     line += countNewlines(bytes);
   }

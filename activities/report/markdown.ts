@@ -12,7 +12,7 @@ export function renderMarkdown(data: ReportData): string {
   const figures = compare(baseline.metrics, evaluate.metrics);
   return `${[
     `# ${config.name}: fine-tuning report`,
-    `${inline(model.uri)} on ${inline(config.dataset.uri)}`,
+    `${inline(model.uri)} on ${inline([config.dataset.uri].flat().join(', '))}`,
     `**${verdict(baseline.metrics, evaluate.metrics).sentence}**`,
     '## Base against tuned',
     table(['Figure', 'Base', 'Tuned', 'Change', ''], figures.map(({ name, base, tuned, change, judgement }) => [name, base, tuned, change, judgement === 'neutral' ? '' : judgement])),

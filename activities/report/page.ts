@@ -32,7 +32,7 @@ export function renderPage(data: ReportData): string {
 </head>
 <body>
 <header>
-<p class="eyebrow">Fine-tuning report · ${model.uri} on ${config.dataset.uri}</p>
+<p class="eyebrow">Fine-tuning report · ${model.uri} on ${[config.dataset.uri].flat().join(', ')}</p>
 <h1>${config.name}</h1>
 <p class="verdict ${outcome === 'no difference' ? 'none' : outcome}"><strong>${outcome}</strong>${sentence}</p>
 <dl class="tiles">${figures.filter(({ name }) => TILES.includes(name)).map(tile)}</dl>

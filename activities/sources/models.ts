@@ -8,6 +8,9 @@ import type { ModelRef } from '../../contracts/stages.js';
 import { allowedPath } from './allowed-path.js';
 import { builtInModels, fetchBuiltInModel } from './built-in-models.js';
 import { digestOf, recall, remember } from './digest-cache.js';
+import { fetchHubFile, HubRepository } from './hub/hub-repository.js';
+import { hubSettings } from './hub/hub-settings.js';
+import { describeRepository, hubScheme, pinnedHubUri, type HubUri } from './hub/hub-uri.js';
 import { modelFiles } from './model-files.js';
 import { SourceError } from './source-error.js';
 import type { SourceProgress, SourceSettings } from './source-settings.js';
@@ -24,9 +27,16 @@ export interface LocalModel {
   pin(progress?: SourceProgress): Promise<NamedArtifact[]>;
 }
 
+/** A model that has been found, and is not read yet. */
+export interface LocatedModel {
+  /** Whether it has to be fetched. */
+  remote: boolean;
+  fetch(progress?: SourceProgress): Promise<LocalModel>;
+}
+
 /** Finds a model by its URI without reading it. `fetch` brings it here when it is elsewhere. */
-export async function locateModel(uri: string, settings: SourceSettings): Promise<{ remote: boolean; fetch(progress?: SourceProgress): Promise<LocalModel> }> {
-  const source = parseSourceUri(uri, Object.keys(builtInModels));
+export async function locateModel(uri: string, settings: SourceSettings): Promise<LocatedModel> {
+  const source = parseSourceUri(uri, Object.keys(builtInModels), 'model');
   if (source.kind === 'built-in') {
     const directory = join(settings.cacheDirectory, 'models', source.name);
     const present = await access(directory).then(() => true, () => false);
@@ -44,6 +54,7 @@ export async function locateModel(uri: string, settings: SourceSettings): Promis
     const directory = (await stat(path)).isDirectory() ? path : dirname(path);
     return { remote: false, fetch: () => localModel(path, settings, (name) => pathToFileURL(join(directory, name)).href) };
   }
+  if (source.kind === 'hub') return locateOnHub(source.repository, settings);
   return locateInBucket(source.bucket, source.key, settings);
 }
 
@@ -60,7 +71,38 @@ async function localModel(path: string, { cacheDirectory }: SourceSettings, uriO
   };
 }
 
-async function locateInBucket(bucketName: string, key: string, settings: SourceSettings): Promise<{ remote: boolean; fetch(progress?: SourceProgress): Promise<LocalModel> }> {
+/** A repository's main folder, or the folder or .gguf file that the URI's path names. */
+async function locateOnHub(uri: HubUri, settings: SourceSettings): Promise<LocatedModel> {
+  const repository = await HubRepository.open(uri, settings.hub ?? hubSettings());
+  const paths = repository.files.map(({ path }) => path);
+  const single = paths.includes(uri.path);
+  const folder = single ? uri.path.slice(0, uri.path.lastIndexOf('/') + 1) : uri.path === '' ? '' : `${uri.path}/`;
+  const inFolder = paths.filter((path) => path.startsWith(folder) && !path.slice(folder.length).includes('/')).map((path) => path.slice(folder.length));
+  const names = single ? [basename(uri.path)] : modelFiles(inFolder);
+  const where = `${describeRepository(uri)}${uri.path === '' ? '' : `/${uri.path}`}`;
+  const shown = (inFolder.length > 0 ? inFolder : paths).slice(0, 12).join(', ') || 'no file';
+  const ggufs = names.filter((name) => name.endsWith('.gguf'));
+  if (ggufs.length > 1) throw new SourceError(`expected one .gguf file in ${where}, got ${ggufs.length}: ${ggufs.slice(0, 12).join(', ')}; name one, as ${hubScheme}${where}/${ggufs[0]}`);
+  if (!names.some((name) => /\.(safetensors|bin|gguf)$/.test(name)) || (ggufs.length === 0 && !names.includes('config.json'))) {
+    throw new SourceError(`expected config.json with weights (.safetensors or pytorch_model.bin), or a .gguf file, in ${where}, got ${shown}`);
+  }
+  const wanted = names.map((name) => folder + name);
+  return {
+    remote: !(await repository.has(wanted)),
+    async fetch(progress) {
+      const real = await repository.fetch(wanted, progress);
+      return {
+        path: join(repository.directory, single ? uri.path : folder),
+        pin: (report) => Promise.all(names.map(async (name, i) => ({
+          name, uri: repository.uriOf(wanted[i]), mediaType: mediaType(name),
+          ...(await repository.digest(wanted[i], real[i], settings.cacheDirectory, report)),
+        }))),
+      };
+    },
+  };
+}
+
+async function locateInBucket(bucketName: string, key: string, settings: SourceSettings): Promise<LocatedModel> {
   const bucket = openBucket(bucketName, settings);
   const inFolder = (await bucket.list(`${key}/`)).map((found) => found.slice(key.length + 1)).filter((name) => !name.includes('/'));
   const names = modelFiles(inFolder);
@@ -150,7 +192,9 @@ async function fetchFile({ name, ...ref }: NamedArtifact, settings: SourceSettin
     }
     return realpath(path);
   }
-  const path = ref.uri.startsWith(scheme)
+  const path = ref.uri.startsWith(hubScheme)
+    ? await fetchHubFile(pinnedHubUri(ref.uri, 'model'), settings.hub ?? hubSettings(), (done, total) => progress?.(`fetching ${name}`, done, total))
+    : ref.uri.startsWith(scheme)
     ? await realpath(join(await fetchBuiltInModel(ref.uri.slice(scheme.length).split('/')[0], settings.cacheDirectory), name))
     : await allowedPath(pathToFileURL(fileURLToPath(ref.uri)).href, settings.dataRoots);
   const found = await digestOf(path, settings.cacheDirectory, (done, total) => progress?.(`hashing ${name}`, done, total));

@@ -1,4 +1,5 @@
 import type { S3Options } from '../../store/s3-store.js';
+import type { HubSettings } from './hub/hub-settings.js';
 
 /** Where models and datasets may come from and are kept. */
 export interface SourceSettings {
@@ -8,6 +9,8 @@ export interface SourceSettings {
   cacheDirectory: string;
   /** @default the environment's */
   s3?: S3Options;
+  /** @default the environment's, as huggingface_hub reads it */
+  hub?: HubSettings;
 }
 
 /** Reports work under way: bytes, mostly. */

@@ -3,21 +3,29 @@ import { nearest } from '../../contracts/nearest.js';
 import type { ArtifactStore } from '../../store/artifact-store.js';
 import { openStore } from '../../store/open-store.js';
 import { StoreError } from '../../store/store-error.js';
+import { hubScheme, parseHubUri, type HubUri, type RepositoryKind } from './hub/hub-uri.js';
 import { SourceError } from './source-error.js';
 import type { SourceSettings } from './source-settings.js';
 
-export type SourceUri = { kind: 'file'; uri: string } | { kind: 's3'; bucket: string; key: string } | { kind: 'built-in'; name: string };
+export type SourceUri = { kind: 'file'; uri: string } | { kind: 's3'; bucket: string; key: string } | { kind: 'hub'; repository: HubUri } | { kind: 'built-in'; name: string };
 
-/** Takes a URI as users write it apart. @param builtIn the known names @throws SourceError */
-export function parseSourceUri(uri: string, builtIn: readonly string[]): SourceUri {
+/** Takes a URI as users write it apart. @param builtIn the known names @param wanted what it names on the hub @throws SourceError */
+export function parseSourceUri(uri: string, builtIn: readonly string[], wanted: RepositoryKind): SourceUri {
   if (uri.startsWith('file:')) return { kind: 'file', uri };
+  if (uri.startsWith(hubScheme)) return { kind: 'hub', repository: parseHubUri(uri, wanted) };
   const s3 = /^s3:\/\/([^/]+)\/(.+?)\/*$/.exec(uri);
   if (s3) return { kind: 's3', bucket: s3[1], key: s3[2] };
   if (builtIn.includes(uri)) return { kind: 'built-in', name: uri };
   if (uri.startsWith('s3:')) throw new SourceError(`expected s3://bucket/key, got '${uri}'`);
   const looksLikePath = /^[./~]|[\\/]|\.\w+$/.test(uri) && !/^\w+:/.test(uri);
-  const guess = looksLikePath ? `file:${uri}` : nearest(uri, builtIn);
-  throw new SourceError(`expected file:PATH, s3://BUCKET/KEY or a built-in name (${builtIn.join(', ')}), got '${uri}'${guess ? `; did you mean '${guess}'?` : ''}`);
+  const guess = onHub(uri) ?? (looksLikePath ? `file:${uri}` : nearest(uri, builtIn));
+  throw new SourceError(`expected hf://OWNER/NAME, file:PATH, s3://BUCKET/KEY or a built-in name (${builtIn.join(', ')}), got '${uri}'${guess ? `; did you mean '${guess}'?` : ''}`);
+}
+
+/** The hub URI behind a repository's bare name or the address of its page. */
+function onHub(uri: string): string | undefined {
+  const [, name] = /^(?:https?:\/\/(?:huggingface\.co|hf\.co)\/(?:datasets\/)?)?([\w-][\w.-]*\/[\w-][\w.-]*?)(?:\/tree\/main)?\/?$/.exec(uri) ?? [];
+  return name === undefined || /\.(csv|tsv|jsonl?|ndjson|parquet|gguf|safetensors|bin|gz|zst|bz2)$/.test(name) ? undefined : `${hubScheme}${name}`;
 }
 
 /** A bucket to read from. Its errors name the bucket when that is what is missing. */

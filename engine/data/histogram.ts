@@ -8,9 +8,10 @@ export interface Histogram {
 const LARGEST_BIN_COUNT = 20;
 
 /** A histogram of whole numbers ≥ 0 from 0 up, in at most 20 bins whose width is 1, 2 or 5 times a power of ten. No bins for no values. */
-export function histogram(values: readonly number[]): Histogram {
+export function histogram(values: readonly number[] | Uint32Array): Histogram {
   if (values.length === 0) return { edges: [0], counts: [] };
-  const largest = values.reduce((largest, value) => Math.max(largest, value), 0);
+  let largest = 0;
+  for (const value of values) largest = Math.max(largest, value);
   const width = roundWidth((largest + 1) / LARGEST_BIN_COUNT);
   const counts = new Array<number>(Math.floor(largest / width) + 1).fill(0);
   for (const value of values) counts[Math.floor(value / width)]++;

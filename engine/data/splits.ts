@@ -19,13 +19,10 @@ export function splitIndices(rows: number, test: number, seed: number): { train:
 }
 
 /**
- * Rows of train whose question is also asked in test, one boolean a row.
+ * The question that a row asks: what the prompt shows of it, whatever the case, the width of characters and the blanks.
  *
- * The question is what the prompt shows of a row: equal `columns`, whatever the case, the width of characters and the blanks.
- * Another answer to the same question leaks as well: the model has seen the question that it is then tested with.
+ * A row of train with the question of a test row leaks, also with another answer: the model has seen the question that it is then
+ * tested with.
  */
-export function leakedRows(train: readonly Row[], test: readonly Row[], columns: readonly string[]): boolean[] {
-  const question = (row: Row) => JSON.stringify(columns.map((column) => row[column].normalize('NFKC').toLowerCase().replace(/\s+/gu, ' ').trim()));
-  const asked = new Set(test.map(question));
-  return train.map((row) => asked.has(question(row)));
-}
+export const questionOf = (row: Row, columns: readonly string[]): string =>
+  JSON.stringify(columns.map((column) => row[column].normalize('NFKC').toLowerCase().replace(/\s+/gu, ' ').trim()));

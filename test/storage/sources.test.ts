@@ -44,7 +44,7 @@ describe('local models and datasets', () => {
   it('notices a model and a dataset that changed after they were pinned', async () => {
     const { directory, settings } = localSettings();
     const files = await (await (await locateModel('file:model.gguf', settings)).fetch()).pin();
-    const { ref } = await (await locateDataset('file:data.csv', settings)).fetch();
+    const [{ ref }] = await (await locateDataset({ uri: 'file:data.csv' }, settings)).fetch();
     writeFileSync(join(directory, 'model.gguf'), 'another');
     writeFileSync(join(directory, 'data.csv'), 'another');
     await expect(new ModelCache(settings).open({ files })).rejects.toThrow(/model\.uri: .*model\.gguf: expected sha256 .*; the file has changed since the run began/);
@@ -54,7 +54,7 @@ describe('local models and datasets', () => {
   it('notices a model and a dataset that are not there any more', async () => {
     const { directory, settings } = localSettings();
     const files = await (await (await locateModel('file:model.gguf', settings)).fetch()).pin();
-    const { ref } = await (await locateDataset('file:data.csv', settings)).fetch();
+    const [{ ref }] = await (await locateDataset({ uri: 'file:data.csv' }, settings)).fetch();
     rmSync(join(directory, 'model.gguf'));
     rmSync(join(directory, 'data.csv'));
     const problem = (path: string, name: string) => ({ name: 'InvalidInputError', problems: [{ path, message: `expected a file or directory at ${join(directory, name)}, got none` }] });
@@ -75,7 +75,7 @@ describe('local models and datasets', () => {
 
   it('makes the WordNet dataset, the same each time', async () => {
     const { settings } = localSettings();
-    const { path, ref } = await (await locateDataset('wordnet-artifacts', settings)).fetch();
+    const [{ path, ref }] = await (await locateDataset({ uri: 'wordnet-artifacts' }, settings)).fetch();
     const rows = readFileSync(path, 'utf8').trimEnd().split('\n').map((line) => JSON.parse(line) as Record<string, string>);
     expect(rows.length).toBe(11_605);
     expect(rows[2]).toEqual({ product: 'abacus', category: 'calculator', description: 'a calculator that performs arithmetic functions by manually sliding counters on rods or in grooves' });
@@ -110,7 +110,7 @@ describeS3('models and datasets on S3', (s3) => {
     const [one, two] = await Promise.all([new ModelCache(elsewhere).open(output.model), new ModelCache(elsewhere).open(output.model)]);
     expect(one).toBe(two);
     expect(readFileSync(join(one, 'model.gguf'))).toEqual(readFileSync(goldenModel));
-    expect(readFileSync(await fetchDataset(output.dataset, elsewhere), 'utf8')).toBe(csv);
+    expect(readFileSync(await fetchDataset([output.dataset].flat()[0], elsewhere), 'utf8')).toBe(csv);
   });
 
   it('names one file as the model too', async () => {
@@ -127,7 +127,7 @@ describeS3('models and datasets on S3', (s3) => {
     const changed = join(temporaryDirectory(), 'data.csv');
     writeFileSync(changed, `${csv}one,more\n`);
     await store.putFileAt('sets/data.csv', changed, 'text/csv');
-    expect((await validate(config, settings)).dataset.sha256).toBe(sha256(`${csv}one,more\n`));
+    expect([(await validate(config, settings)).dataset].flat()[0].sha256).toBe(sha256(`${csv}one,more\n`));
   });
 
   it('names missing buckets and objects, all at once, and fetches nothing', async () => {

@@ -15,7 +15,7 @@ afterAll(() => rm(directory, { recursive: true }));
 async function read(format: DatasetFormat, content: string | Uint8Array, wanted?: string[]): Promise<{ columns: string[]; rows: SourceRow[] }> {
   const file = { path: join(directory, 'data'), name: `data.${format}` };
   await writeFile(file.path, content);
-  const reader = readerFor({ uri: 'x', format });
+  const reader = readerFor({ format }, 'x', '');
   const rows: SourceRow[] = [];
   for await (const row of reader.rows(file, wanted)) rows.push(row);
   return { columns: await reader.columns(file), rows };
@@ -123,14 +123,15 @@ describe('Parquet', () => {
 
 describe('readerFor', () => {
   it('goes by format, then extension, then media type', () => {
-    expect(readerFor({ uri: 'a.csv', format: 'jsonl' }).extensions).toContain('.jsonl');
-    expect(readerFor({ uri: 's3://bucket/A.CSV' }, 'application/jsonl').extensions).toContain('.csv');
-    expect(readerFor({ uri: 'wordnet-artifacts' }, 'application/jsonl').extensions).toContain('.jsonl');
+    expect(readerFor({ format: 'jsonl' }, 'a.csv', '').extensions).toContain('.jsonl');
+    expect(readerFor({}, 'A.CSV', 'application/jsonl').extensions).toContain('.csv');
+    expect(readerFor({}, 'A.CSV.gz', '').extensions).toContain('.csv');
+    expect(readerFor({}, 'wordnet-artifacts', 'application/jsonl').extensions).toContain('.jsonl');
   });
 
   it('asks for the format where nothing tells it', () => {
-    expect(() => readerFor({ uri: 'file:data.xlsx' })).toThrow(
-      "dataset.format: expected one of csv, json, jsonl, parquet, as 'file:data.xlsx' does not end in .csv, .json, .jsonl, .ndjson, .parquet; got none",
+    expect(() => readerFor({}, 'data.xlsx', '')).toThrow(
+      "dataset.format: expected one of csv, json, jsonl, parquet, as 'data.xlsx' does not end in .csv, .json, .jsonl, .ndjson, .parquet; got none",
     );
   });
 });

@@ -1,0 +1,181 @@
+/** A hub on this machine: the part of the Hugging Face hub's HTTP API that clients fetch models and datasets by. */
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { readdirSync, readFileSync } from 'node:fs';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { join, relative, sep } from 'node:path';
+
+export interface HubOptions {
+  /** `owner/name` → a directory whose files are the repository's main branch. */
+  models?: Readonly<Record<string, string>>;
+  datasets?: Readonly<Record<string, string>>;
+  /** `owner/name` → branch or tag → directory. */
+  revisions?: Readonly<Record<string, Readonly<Record<string, string>>>>;
+  /** Repositories that only this token may see. */
+  private?: readonly string[];
+  /** Repositories whose files only `token` may have. */
+  gated?: readonly string[];
+  token?: string;
+}
+
+export interface Hub {
+  /** For HF_ENDPOINT. */
+  endpoint: string;
+  /** "GET /path" of each request, in order; requests for bytes from some position on end in their range. */
+  requests: string[];
+  /** The commit that a repository's branch or tag points to. @param revision @default main */
+  commit(name: string, revision?: string): string;
+  /** Breaks answers with a file's bytes: once for each entry, in order. `after`: the connection ends after that many bytes; `damage`: its first byte is another. */
+  faults: { path: string; after?: number; damage?: true; status?: number }[];
+  close(): Promise<void>;
+}
+
+interface RepositoryFile { path: string; bytes: Buffer; oid: string; lfs?: string }
+interface Repository { kind: 'model' | 'dataset'; name: string; commits: Map<string, RepositoryFile[]>; revisions: Map<string, string> }
+
+/** What the hub's .gitattributes hand to LFS, by their names. */
+const isLarge = (path: string) => /\.(safetensors|bin|gguf|parquet|gz|zst|bz2|model|zip)$/.test(path);
+const digest = (algorithm: string, ...parts: (string | Buffer)[]) => parts.reduce((hash, part) => hash.update(part), createHash(algorithm)).digest('hex');
+
+export async function startHub(options: HubOptions): Promise<Hub> {
+  const repositories = [
+    ...Object.entries(options.models ?? {}).map(([name, directory]) => repository('model', name, directory, options)),
+    ...Object.entries(options.datasets ?? {}).map(([name, directory]) => repository('dataset', name, directory, options)),
+  ];
+  const requests: string[] = [];
+  const faults: Hub['faults'] = [];
+  const note = ({ method, url, headers: { range } }: IncomingMessage) =>
+    requests.push(`${method} ${decodeURIComponent(url!.split('?')[0])}${range === undefined ? '' : ` ${range}`}`);
+  // Large files come from another host, which refuses a request that brings the hub's token.
+  const cdn = createServer((request, response) => {
+    note(request);
+    const file = repositories.flatMap(({ commits }) => [...commits.values()].flat()).find(({ lfs }) => lfs === request.url!.slice('/lfs/'.length));
+    if (!file || request.headers.authorization !== undefined) response.writeHead(400).end();
+    else sendFile(request, response, file, { etag: `"${file.lfs}"` }, faults);
+  });
+  const cdnAddress = await listen(cdn);
+  const hub = createServer((request, response) => {
+    note(request);
+    answer(request, response, { repositories, options, faults, cdnAddress });
+  });
+  return {
+    endpoint: await listen(hub),
+    requests,
+    faults,
+    commit: (name, revision = 'main') => repositories.find((candidate) => candidate.name === name)!.revisions.get(revision)!,
+    async close() {
+      await Promise.all([hub, cdn].map(async (server) => {
+        const closed = once(server, 'close');
+        server.close();
+        server.closeAllConnections();
+        await closed;
+      }));
+    },
+  };
+}
+
+async function listen(server: Server): Promise<string> {
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+function repository(kind: Repository['kind'], name: string, directory: string, { revisions = {} }: HubOptions): Repository {
+  const made: Repository = { kind, name, commits: new Map(), revisions: new Map() };
+  for (const [revision, from] of Object.entries({ main: directory, ...revisions[name] })) {
+    const entries = readdirSync(from, { withFileTypes: true, recursive: true }).filter((entry) => !entry.isDirectory());
+    const files = entries.map((entry): RepositoryFile => {
+      const path = relative(from, join(entry.parentPath, entry.name)).split(sep).join('/');
+      const bytes = readFileSync(join(entry.parentPath, entry.name));
+      const lfs = isLarge(path) ? digest('sha256', bytes) : undefined;
+      const stored = lfs === undefined ? bytes : Buffer.from(`version https://git-lfs.github.com/spec/v1\noid sha256:${lfs}\nsize ${bytes.length}\n`);
+      return { path, bytes, lfs, oid: digest('sha1', `blob ${stored.length}\0`, stored) };
+    }).sort((a, b) => (a.path < b.path ? -1 : 1));
+    const commit = digest('sha1', JSON.stringify([kind, name, files.map(({ path, oid }) => [path, oid])]));
+    made.commits.set(commit, files);
+    made.revisions.set(revision, commit);
+  }
+  return made;
+}
+
+interface Served { repositories: Repository[]; options: HubOptions; faults: Hub['faults']; cdnAddress: string }
+
+function answer(request: IncomingMessage, response: ServerResponse, served: Served): void {
+  const url = new URL(request.url!, 'http://hub');
+  const path = url.pathname;
+  const api = /^\/api\/(model|dataset)s\/([^/]+\/[^/]+)\/(revision|tree|paths-info|refs)(?:\/([^/]+))?(?:\/(.*))?$/.exec(path);
+  const resolve = /^\/(datasets\/)?([^/]+\/[^/]+)\/resolve\/([^/]+)\/(.+)$/.exec(path);
+  const kind = api ? (api[1] as Repository['kind']) : resolve?.[1] ? 'dataset' : 'model';
+  const name = decodeURIComponent(api?.[2] ?? resolve?.[2] ?? '');
+  const found = served.repositories.find((candidate) => candidate.kind === kind && candidate.name === name);
+  const { token } = served.options;
+  const authorized = token !== undefined && request.headers.authorization === `Bearer ${token}`;
+  if (request.headers.authorization !== undefined && !authorized) return fail(response, 401, '', 'Invalid credentials in Authorization header');
+  if (!found || (served.options.private?.includes(name) && !authorized)) return fail(response, authorized ? 404 : 401, 'RepoNotFound', 'Repository not found');
+
+  const revision = decodeURIComponent(api?.[4] ?? resolve?.[3] ?? '');
+  const commit = found.commits.has(revision) ? revision : found.revisions.get(revision === 'HEAD' ? 'main' : revision);
+  if (commit === undefined) return fail(response, 404, 'RevisionNotFound', `Invalid rev id: ${revision}`);
+  const files = found.commits.get(commit)!;
+  const gated = served.options.gated?.includes(name) ?? false;
+
+  if (resolve) {
+    const wanted = decodeURIComponent(resolve[4]);
+    const file = files.find((candidate) => candidate.path === wanted);
+    if (gated && !authorized) return fail(response, 401, 'GatedRepo', `Access to ${kind} ${name} is restricted. You must have access to it and be authenticated to access it.`);
+    if (!file) return fail(response, 404, 'EntryNotFound', 'Entry not found', { 'x-repo-commit': commit });
+    const headers = { 'x-repo-commit': commit, etag: `"${file.lfs ?? file.oid}"` };
+    if (file.lfs === undefined) return sendFile(request, response, file, headers, served.faults);
+    response.writeHead(302, { ...headers, 'x-linked-etag': `"${file.lfs}"`, 'x-linked-size': String(file.bytes.length), location: `${served.cdnAddress}/lfs/${file.lfs}` }).end();
+    return;
+  }
+  const entries = files.map(treeEntry);
+  if (api![3] === 'revision') return json(response, { _id: commit.slice(0, 24), id: name, modelId: name, sha: commit, private: served.options.private?.includes(name) ?? false, gated: gated && 'auto', disabled: false, downloads: 0, likes: 0, tags: [], lastModified: '2026-01-01T00:00:00.000Z', createdAt: '2026-01-01T00:00:00.000Z', author: name.split('/')[0], siblings: files.map((file) => ({ rfilename: file.path })) });
+  if (api![3] === 'tree') {
+    const folder = api![5] === undefined ? '' : `${decodeURIComponent(api![5])}/`;
+    return json(response, entries.filter((entry) => entry.path.startsWith(folder)));
+  }
+  let body = '';
+  request.on('data', (chunk: Buffer) => (body += chunk.toString())).on('end', () => {
+    // JavaScript's client sends JSON, Python's a form.
+    const form = request.headers['content-type']?.startsWith('application/x-www-form-urlencoded');
+    const paths = form ? new URLSearchParams(body).getAll('paths') : (JSON.parse(body) as { paths: string[] }).paths;
+    json(response, entries.filter((entry) => paths.includes(entry.path)));
+  });
+}
+
+const treeEntry = ({ path, bytes, oid, lfs }: RepositoryFile) => ({
+  type: 'file', oid, size: bytes.length, path, ...(lfs === undefined ? {} : { lfs: { oid: lfs, size: bytes.length, pointerSize: 132 } }),
+});
+
+/** Whole, or from where the range header says. */
+function sendFile({ method, headers: { range } }: IncomingMessage, response: ServerResponse, file: RepositoryFile, headers: Record<string, string>, faults: Hub['faults']): void {
+  const [, from, to] = /^bytes=(\d+)-(\d*)$/.exec(range ?? '') ?? [];
+  const start = Number(from ?? 0);
+  const end = to ? Math.min(Number(to) + 1, file.bytes.length) : file.bytes.length;
+  const common = { ...headers, 'accept-ranges': 'bytes', 'content-type': 'application/octet-stream' };
+  if (from !== undefined && start >= file.bytes.length) {
+    response.writeHead(416, { ...common, 'content-range': `bytes */${file.bytes.length}` }).end();
+    return;
+  }
+  const fault = method === 'GET' ? faults.findIndex(({ path }) => path === file.path) : -1;
+  const { after, damage, status } = fault === -1 ? {} : faults.splice(fault, 1)[0];
+  if (status !== undefined) return fail(response, status, '', 'Internal Error');
+  const body = Buffer.from(file.bytes.subarray(start, end));
+  if (damage) body[0] ^= 1;
+  response.writeHead(from === undefined ? 200 : 206, {
+    ...common, 'content-length': String(body.length), ...(from === undefined ? {} : { 'content-range': `bytes ${start}-${end - 1}/${file.bytes.length}` }),
+  });
+  if (method === 'HEAD') response.end();
+  else if (after === undefined) response.end(body);
+  else response.write(body.subarray(0, after), () => setTimeout(() => response.destroy(), 50));
+}
+
+function json(response: ServerResponse, value: unknown): void {
+  response.writeHead(200, { 'content-type': 'application/json; charset=utf-8' }).end(JSON.stringify(value));
+}
+
+function fail(response: ServerResponse, status: number, code: string, message: string, headers: Record<string, string> = {}): void {
+  response.writeHead(status, { 'content-type': 'application/json; charset=utf-8', ...(code ? { 'x-error-code': code } : {}), 'x-error-message': message, ...headers }).end(JSON.stringify({ error: message }));
+}
