@@ -1,5 +1,5 @@
 import {
-  add, cast, concat, gather, log, matMul, max, mul, oneHot, range, reshape, slice, softmax, sub, sum, tidy, unsortedSegmentSum,
+  add, cast, concat, expandDims, gather, greaterEqual, log, matMul, max, maximum, mul, oneHot, range, reshape, scalar, slice, softmax, sub, sum, tidy, unsortedSegmentSum,
   type Scalar, type Tensor, type Tensor1D, type Tensor2D,
 } from '@tensorflow/tfjs-core';
 import { dropoutMask } from './dropout-mask.js';
@@ -11,7 +11,8 @@ import { gatherRows, isNative } from './tensorflow-native.js';
 
 /**
  * Kernel: { hidden [n,h], labels int32 [n], a?, b? }, LinearCrossEntropyAttrs → [loss], and with `gradients` also
- * [dHidden, dA?, dB?] of the loss: the logits are at hand in the forward pass, so no second one is needed.
+ * [dHidden, dA?, dB?] of the loss: the logits are at hand in the forward pass, so no second one is needed. Rows with a negative
+ * label add nothing to any of them.
  */
 export const LinearCrossEntropy = 'TemperLinearCrossEntropy';
 export interface LinearCrossEntropyInputs extends Inputs {
@@ -34,10 +35,10 @@ export interface LinearCrossEntropyAttrs {
 const defaultLogits = 2 ** 24;
 
 /**
- * Sum over rows of -log softmax(hidden·headᵀ + LoRA)[label], in nats, in chunks of rows. Gradients flow to hidden, A and B.
+ * Sum over the counted rows of -log softmax(hidden·headᵀ + LoRA)[label], in nats, in chunks of rows. Gradients flow to hidden, A and B.
  * @param hidden [n, h], n ≥ 1
  * @param head [vocabulary, h]
- * @param labels int32 [n], each in [0, vocabulary) (not checked here)
+ * @param labels int32 [n], each below the vocabulary's size (not checked here); a row with a negative one is not counted
  * @param options.chunk rows whose logits exist at one time @default as many as fit 64 MiB
  */
 export function linearCrossEntropy(
@@ -96,29 +97,34 @@ interface ChunkResult extends Record<string, Tensor | undefined> {
 
 function chunkLoss(
   x: Tensor2D,
-  labels: Tensor1D,
+  given: Tensor1D,
   weight: Tensor2D,
   branch: { a: Tensor2D; b: Tensor2D; scale: number } | undefined,
   mask: Tensor2D | undefined,
   gradients: boolean,
 ): ChunkResult {
   const dropped = (value: Tensor2D): Tensor2D => (mask ? mul(value, mask) : value);
+  const labels = maximum(given, scalar(0, 'int32')) as Tensor1D;
+  /** 1 for rows that count, else 0. */
+  const counts = cast(greaterEqual(given, scalar(0, 'int32')), 'float32') as Tensor1D;
+  const counted = (rows: Tensor2D): Tensor2D => mul(rows, expandDims(counts, 1));
   const product: Tensor2D = matMul(x, weight, false, true);
   const low = branch && mul<Tensor2D>(matMul(dropped(x), branch.a, false, true), branch.scale);
   const logits = branch && low ? add<Tensor2D>(product, matMul(low, branch.b, false, true)) : product;
   const probabilities = softmax(logits);
   // -log p[label] through the likeliest token, whose probability cannot underflow: log Σ exp = max - log p[max].
   const logSums = sub(max(logits, 1), log(max(probabilities, 1)));
-  const loss = sum(sub(logSums, at(logits, labels)));
+  const loss = sum(mul(sub(logSums, at(logits, labels)), counts));
   if (!gradients) return { loss };
-  // The gradient to the logits is probabilities - one-hot; it is never made, only its products with W, B and low.
-  const through = (matrix: Tensor2D): Tensor2D => sub(matMul(probabilities, matrix), rowsOf(matrix, labels));
+  // The gradient to the logits is probabilities - one-hot, zero where a row does not count; it is never made, only its products with W, B and low.
+  const through = (matrix: Tensor2D): Tensor2D => counted(sub(matMul(probabilities, matrix), rowsOf(matrix, labels)));
   const dx = through(weight);
   if (!branch || !low) return { loss, dHidden: dx };
   const dLow = mul<Tensor2D>(through(branch.b), branch.scale);
   const dHidden = add<Tensor2D>(dx, dropped(matMul(dLow, branch.a)));
   const dA: Tensor2D = matMul(dLow, dropped(x), true, false);
-  const dB = sub<Tensor2D>(matMul(probabilities, low, true, false), sumByLabel(low, labels, weight.shape[0]));
+  const countedLow = counted(low);
+  const dB = sub<Tensor2D>(matMul(probabilities, countedLow, true, false), sumByLabel(countedLow, labels, weight.shape[0]));
   return { loss, dHidden, dA, dB };
 }
 

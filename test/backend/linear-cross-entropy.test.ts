@@ -13,9 +13,10 @@ const dropped = (x: Float64Array): Float64Array => {
   return x.map((value, i) => ((words[i] & 0x7fffff) / 2 ** 23 >= Math.fround(rate) ? value / (1 - rate) : 0));
 };
 
-/** Σ log Σ exp(logits) - logits[label] in float64. */
+/** Σ log Σ exp(logits) - logits[label] in float64, over the rows whose label is not negative. */
 function lossOf(logits: Numbers, labels: readonly number[], vocabulary: number): number {
   return labels.reduce((sum, label, i) => {
+    if (label < 0) return sum;
     const row = Array.from({ length: vocabulary }, (_, j) => logits[i * vocabulary + j]);
     const most = Math.max(...row);
     return sum + most + Math.log(row.reduce((total, value) => total + Math.exp(value - most), 0)) - row[label];
@@ -43,12 +44,16 @@ describeBackends('linearCrossEntropy', ({ tolerance }) => {
     disposeWeight(head);
   });
 
-  it.each([undefined, 2])('trains a branch on the head, with dropout, in chunks of %s', async (chunk) => {
+  it.each([
+    { chunk: undefined, labels: [3, 3, 0, 8, 3] },
+    { chunk: 2, labels: [3, 3, 0, 8, 3] },
+    { chunk: undefined, labels: [-100, 3, -1, 8, 3] },
+    { chunk: 2, labels: [3, 3, -100, -100, 0] },
+  ])('trains a branch on the head, with dropout, in chunks of $chunk, for labels $labels', async ({ chunk, labels }) => {
     const [rows, size, vocabulary, rank, scale] = [5, 6, 9, 2, 0.5];
     const head = freezeWeight(random([vocabulary, size]).values, [vocabulary, size], { dtype: 'nf4', doubleQuant: true });
     const matrix = dequantize(head);
     const w = await matrix.data();
-    const labels = [3, 3, 0, 8, 3];
     await checkOp({
       operands: { hidden: random([rows, size], 2), a: random([rank, size]), b: random([vocabulary, rank]) },
       op: ({ hidden, a, b }) =>

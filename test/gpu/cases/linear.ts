@@ -83,6 +83,18 @@ export const linearCases: GpuCase[] = [
     },
   })),
   {
+    name: 'linearCrossEntropy of rows of which some do not count',
+    tolerance: 1.5e-2,
+    run: (random) => {
+      const head = frozen(random, [50, 40], { dtype: 'f32' });
+      const labels = tensor1d([-100, 3, -1, 49, 0, 7, -100], 'int32');
+      const inputs = [random.tensor([7, 40]), random.tensor([8, 40], 0.3), random.tensor([50, 8], 0.5)];
+      const loss = (hidden: Tensor, a: Tensor, b: Tensor): Tensor =>
+        linearCrossEntropy(hidden as Tensor2D, head, labels, { chunk: 3, lora: { a: a as Tensor2D, b: b as Tensor2D, scale: 0.5 } });
+      return [loss(...(inputs as [Tensor, Tensor, Tensor])), ...grads((...xs: Tensor[]) => loss(...(xs as [Tensor, Tensor, Tensor])))(inputs)];
+    },
+  },
+  {
     name: 'linearCrossEntropy without gradients',
     tolerance: 5e-3,
     run: (random) => [linearCrossEntropy(random.tensor<Tensor2D>([9, 40]), frozen(random, [60, 40], { dtype: 'int8' }), tensor1d([0, 1, 2, 59, 4, 5, 6, 7, 8], 'int32'))],
