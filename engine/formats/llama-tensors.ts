@@ -1,12 +1,12 @@
 import { FormatError } from './format-error.js';
-import type { LlamaConfig } from './llama-config.js';
+import { blockModules, type LlamaConfig } from './llama-config.js';
 
-/** Tensors of one block. */
+/** Tensors of one block, at least. */
 const tensorsPerLayer = 9;
 
-/** Every tensor of a LLaMA with its shape, by Hugging Face's name. */
+/** Every tensor of a model with its shape, by Hugging Face's name. */
 export function llamaTensors(config: LlamaConfig): Map<string, number[]> {
-  const { vocabSize, hiddenSize: hidden, intermediateSize: wide, layers, heads, kvHeads, headDim, tiedEmbeddings } = config;
+  const { vocabSize, hiddenSize: hidden, intermediateSize: wide, layers, heads, kvHeads, headDim, qkNorm, biases = [], tiedEmbeddings } = config;
   const tensors = new Map<string, number[]>([['model.embed_tokens.weight', [vocabSize, hidden]]]);
   for (let layer = 0; layer < layers; layer++) {
     const block = `model.layers.${layer}`;
@@ -15,10 +15,18 @@ export function llamaTensors(config: LlamaConfig): Map<string, number[]> {
     tensors.set(`${block}.self_attn.k_proj.weight`, [kvHeads * headDim, hidden]);
     tensors.set(`${block}.self_attn.v_proj.weight`, [kvHeads * headDim, hidden]);
     tensors.set(`${block}.self_attn.o_proj.weight`, [hidden, heads * headDim]);
+    if (qkNorm) {
+      tensors.set(`${block}.self_attn.q_norm.weight`, [headDim]);
+      tensors.set(`${block}.self_attn.k_norm.weight`, [headDim]);
+    }
     tensors.set(`${block}.post_attention_layernorm.weight`, [hidden]);
     tensors.set(`${block}.mlp.gate_proj.weight`, [wide, hidden]);
     tensors.set(`${block}.mlp.up_proj.weight`, [wide, hidden]);
     tensors.set(`${block}.mlp.down_proj.weight`, [hidden, wide]);
+    for (const module of blockModules.filter((module) => biases.includes(module))) {
+      const path = `${block}.${module === 'gate_proj' || module === 'up_proj' || module === 'down_proj' ? 'mlp' : 'self_attn'}.${module}`;
+      tensors.set(`${path}.bias`, [tensors.get(`${path}.weight`)![0]]);
+    }
   }
   tensors.set('model.norm.weight', [hidden]);
   if (!tiedEmbeddings) tensors.set('lm_head.weight', [vocabSize, hidden]);
@@ -52,7 +60,7 @@ export function requireLlamaTensors(config: LlamaConfig, present: ReadonlyMap<st
   });
   if (wrong.length > 0) throw new FormatError('wrong_shape', path, list(wrong));
   const unknown = [...present.keys()].filter((name) => !expected.has(name));
-  if (unknown.length > 0) throw new FormatError('unsupported', path, `tensors: expected a plain LLaMA's, got others too: ${list(unknown)}`);
+  if (unknown.length > 0) throw new FormatError('unsupported', path, `tensors: expected those of ${config.architecture} alone, got others too: ${list(unknown)}`);
 }
 
 /** Throws, with every problem, unless the numbers can be a model's. */

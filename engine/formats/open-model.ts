@@ -2,6 +2,7 @@ import { readdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { FormatError } from './format-error.js';
 import { GgufModel } from './gguf-model.js';
+import { firstPart } from './gguf-parts.js';
 import { HuggingFaceModel } from './huggingface-model.js';
 import type { LlamaConfig } from './llama-config.js';
 import { countParameters } from './llama-tensors.js';
@@ -10,7 +11,7 @@ import type { WeightSource } from './weight-source.js';
 export type ModelFiles = { format: 'gguf'; path: string } | { format: 'safetensors'; directory: string };
 
 /**
- * Says which model `path` is: a .gguf file, a directory with one, or a Hugging Face directory (config.json).
+ * Says which model `path` is: a .gguf file (any part of a model in several), a directory with one, or a Hugging Face directory (config.json).
  * Throws `missing_file` when it is none of them.
  */
 export async function findModel(path: string): Promise<ModelFiles> {
@@ -18,10 +19,10 @@ export async function findModel(path: string): Promise<ModelFiles> {
     if (error.code === 'ENOENT' || error.code === 'ENOTDIR') throw new FormatError('missing_file', path, 'model: expected a file or directory, got none');
     throw error;
   });
-  if (stats.isFile()) return path.endsWith('config.json') ? { format: 'safetensors', directory: dirname(path) } : { format: 'gguf', path };
+  if (stats.isFile()) return path.endsWith('config.json') ? { format: 'safetensors', directory: dirname(path) } : { format: 'gguf', path: firstPart(path) };
   const names = await readdir(path);
   if (names.includes('config.json')) return { format: 'safetensors', directory: path };
-  const ggufs = names.filter((name) => name.endsWith('.gguf')).sort();
+  const ggufs = [...new Set(names.filter((name) => name.endsWith('.gguf')).map(firstPart))].sort();
   if (ggufs.length === 1) return { format: 'gguf', path: join(path, ggufs[0]) };
   const got = ggufs.length > 1 ? ggufs.join(', ') : names.length > 0 ? names.sort().slice(0, 10).join(', ') : 'an empty directory';
   throw new FormatError('missing_file', path, `model: expected config.json with safetensors, or one .gguf file, got ${got}`);

@@ -1,4 +1,4 @@
-import { add, reshape, type Tensor, type Tensor2D, type Tensor4D } from '@tensorflow/tfjs-core';
+import { add, reshape, type Tensor, type Tensor1D, type Tensor2D, type Tensor4D } from '@tensorflow/tfjs-core';
 import type { LoraBranch } from '../tensor/lora.js';
 import { quantizedLinear } from '../tensor/quantized-linear.js';
 import { rmsNorm } from '../tensor/rms-norm.js';
@@ -22,13 +22,19 @@ export interface BlockContext {
 /** One transformer block: x [B·T, hidden] → [B·T, hidden]. */
 export function blockForward(model: LlamaModel, layer: number, x: Tensor2D, { shape, rope, attend, lora }: BlockContext): Tensor2D {
   const { heads, kvHeads, headDim, rmsNormEps } = model.config;
-  const { inputNorm, postAttentionNorm, linear } = model.blocks[layer];
-  const project = (name: BlockModule, input: Tensor): Tensor => quantizedLinear(input, linear[name], { lora: lora(modulePath(layer, name)) });
+  const { inputNorm, postAttentionNorm, linear, biases, qkNorm } = model.blocks[layer];
+  const project = (name: BlockModule, input: Tensor): Tensor => quantizedLinear(input, linear[name], { lora: lora(modulePath(layer, name)), bias: biases?.[name] });
   const split = (values: Tensor, count: number): Tensor4D => reshape(values, [...shape, count, headDim]);
+  const rotates = model.config.unrotatedLayers?.includes(layer) !== true;
+  /** Queries or keys as attention takes them: normalised and rotated, where the model does. */
+  const prepared = (values: Tensor4D, norm?: Tensor1D): Tensor4D => {
+    const normed = norm ? rmsNorm(values, norm, rmsNormEps) : values;
+    return (rotates ? rotaryEmbedding(normed as Tensor4D, rope.cos, rope.sin) : normed) as Tensor4D;
+  };
 
   const normed = rmsNorm(x, inputNorm, rmsNormEps);
-  const q = rotaryEmbedding(split(project('q_proj', normed), heads), rope.cos, rope.sin) as Tensor4D;
-  const k = rotaryEmbedding(split(project('k_proj', normed), kvHeads), rope.cos, rope.sin) as Tensor4D;
+  const q = prepared(split(project('q_proj', normed), heads), qkNorm?.query);
+  const k = prepared(split(project('k_proj', normed), kvHeads), qkNorm?.key);
   const v = split(project('v_proj', normed), kvHeads);
   const attended = reshape(attend(layer, q, k, v), [x.shape[0], heads * headDim]);
   const middle = add(x, project('o_proj', attended));

@@ -1,5 +1,5 @@
 import { add, concat, gather, keep, matMul, mul, reshape, slice, softmax, tensor1d, tensor4d, tidy, transpose, zeros, type Tensor, type Tensor4D } from '@tensorflow/tfjs-core';
-import type { LlamaConfig } from '../formats/llama-config.js';
+import { windowOf, type LlamaConfig } from '../formats/llama-config.js';
 import { causalAttention } from '../tensor/causal-attention.js';
 
 /** Keys or values of one layer, [B, Hkv, S, D]: a long part that is left alone and a short one that grows by a position a step. */
@@ -23,11 +23,13 @@ export class KvCache {
   private readonly values: Parts[] = [];
   /** [B, 1, 1, settled columns]: 0, or `MASKED` where there is padding. */
   private mask: Tensor4D;
+  /** Of the current step, for layers with a sliding window: what lies before it. */
+  private windowMask?: { columns: number; mask: Tensor4D };
 
   constructor(
     private readonly config: LlamaConfig,
-    lengths: readonly number[],
-    width: number,
+    private lengths: readonly number[],
+    private readonly width: number,
   ) {
     const mask = new Float32Array(lengths.length * width);
     lengths.forEach((length, row) => mask.fill(MASKED, row * width + length, (row + 1) * width));
@@ -38,7 +40,7 @@ export class KvCache {
   attendPrompt(layer: number, q: Tensor4D, k: Tensor4D, v: Tensor4D, segments: Tensor): Tensor {
     this.keys[layer] = { settled: keep(transpose(k, [0, 2, 1, 3])) };
     this.values[layer] = { settled: keep(transpose(v, [0, 2, 1, 3])) };
-    return causalAttention(q, k, v, segments as never);
+    return causalAttention(q, k, v, segments as never, { window: windowOf(this.config, layer) });
   }
 
   /** Attention of one new position a row over everything before it and itself. q [B,1,H,D], k and v [B,1,Hkv,D] → [B,1,H,D]. */
@@ -53,7 +55,9 @@ export class KvCache {
     const settledScores = add(matMul(grouped, keys.settled, false, true), this.mask);
     const recentScores = matMul(grouped, keys.recent, false, true);
     const settled = keys.settled.shape[2];
-    const probabilities = softmax(concat([settledScores, recentScores], 3));
+    const scores = concat([settledScores, recentScores], 3);
+    const window = windowOf(this.config, layer);
+    const probabilities = softmax(window === undefined ? scores : add(scores, this.beforeWindow(window, scores.shape[3]!)));
     const before = slice(probabilities, [0, 0, 0, 0], [-1, -1, -1, settled]);
     const since = slice(probabilities, [0, 0, 0, settled], [-1, -1, -1, -1]);
     return reshape(add(matMul(before, values.settled), matMul(since, values.recent)), [rows, 1, heads, headDim]);
@@ -79,6 +83,7 @@ export class KvCache {
       if (parts.recent) replace(parts, 'recent', gather(parts.recent, indices));
     }
     this.replaceMask(gather(this.mask, indices));
+    this.lengths = rows.map((row) => this.lengths[row]);
     indices.dispose();
   }
 
@@ -88,6 +93,26 @@ export class KvCache {
       recent?.dispose();
     }
     this.mask.dispose();
+    this.windowMask?.mask.dispose();
+  }
+
+  /** [B, 1, 1, columns]: `MASKED` at the positions that the newest one, in the last column, no longer sees. All layers have one size. */
+  private beforeWindow(size: number, columns: number): Tensor4D {
+    const { lengths, width, windowMask } = this;
+    if (windowMask && windowMask.columns === columns && windowMask.mask.shape[0] === lengths.length) return windowMask.mask;
+    windowMask?.mask.dispose();
+    const hidden = new Float32Array(lengths.length * columns);
+    lengths.forEach((length, row) => {
+      const written = columns - width;
+      const seenFrom = length + written - size; // the first position of the window
+      for (let column = 0; column < columns; column++) {
+        const position = column < width ? column : length + column - width;
+        if (position < seenFrom) hidden[row * columns + column] = MASKED;
+      }
+    });
+    const mask = keep(tensor4d(hidden, [lengths.length, 1, 1, columns]));
+    this.windowMask = { columns, mask };
+    return mask;
   }
 
   private replaceMask(mask: Tensor4D): void {

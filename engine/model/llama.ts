@@ -1,4 +1,5 @@
 import { gather, reshape, tensor1d, tensor2d, tidy, type Tensor2D } from '@tensorflow/tfjs-core';
+import { windowOf } from '../formats/llama-config.js';
 import { causalAttention } from '../tensor/causal-attention.js';
 import { embedding } from '../tensor/embedding.js';
 import { linearCrossEntropy } from '../tensor/linear-cross-entropy.js';
@@ -37,7 +38,7 @@ export function batchContext({ model, adapter, draw }: Llama, { shape, positions
   return {
     shape,
     rope: ropeTables(model.config, positions, shape),
-    attend: (_layer, q, k, v) => causalAttention(q, k, v, segmentIds),
+    attend: (layer, q, k, v) => causalAttention(q, k, v, segmentIds, { window: windowOf(model.config, layer) }),
     lora: (path) => adapter?.branch(path, draw),
   };
 }

@@ -9,6 +9,10 @@ export interface LlamaBlock {
   inputNorm: Tensor1D;
   postAttentionNorm: Tensor1D;
   linear: Record<BlockModule, FrozenWeight>;
+  /** [out], of the linear layers that have one. */
+  biases?: Partial<Record<BlockModule, Tensor1D>>;
+  /** [headDim] each, of models that normalise queries and keys. */
+  qkNorm?: { query: Tensor1D; key: Tensor1D };
 }
 
 /**
@@ -70,12 +74,22 @@ export async function loadFrame(source: WeightReader, base: BaseDtype): Promise<
 
 /** One block of a model. */
 export async function loadBlock(source: WeightReader, layer: number, base: BaseDtype, { resident = false }: Pick<LoadOptions, 'resident'> = {}): Promise<LlamaBlock> {
-  const vector = async (name: string): Promise<Tensor1D> => keep(tensor1d(await source.read(`model.layers.${layer}.${name}.weight`)));
+  const { config } = source;
+  const vector = async (name: string): Promise<Tensor1D> => keep(tensor1d(await source.read(name)));
+  const norm = (name: string): Promise<Tensor1D> => vector(`model.layers.${layer}.${name}.weight`);
   const linear = {} as Record<BlockModule, FrozenWeight>;
   for (const name of blockModules) {
-    linear[name] = freezeWeight(await source.read(`${modulePath(layer, name)}.weight`), moduleShape(source.config, name), base, { resident });
+    linear[name] = freezeWeight(await source.read(`${modulePath(layer, name)}.weight`), moduleShape(config, name), base, { resident });
   }
-  return { inputNorm: await vector('input_layernorm'), postAttentionNorm: await vector('post_attention_layernorm'), linear };
+  const biases: LlamaBlock['biases'] = {};
+  for (const name of config.biases ?? []) biases[name] = await vector(`${modulePath(layer, name)}.bias`);
+  return {
+    inputNorm: await norm('input_layernorm'),
+    postAttentionNorm: await norm('post_attention_layernorm'),
+    linear,
+    biases,
+    qkNorm: config.qkNorm ? { query: await norm('self_attn.q_norm'), key: await norm('self_attn.k_norm') } : undefined,
+  };
 }
 
 export function disposeModel({ embedding, blocks, norm, head }: LlamaModel): void {
@@ -84,8 +98,7 @@ export function disposeModel({ embedding, blocks, norm, head }: LlamaModel): voi
   blocks.forEach(disposeBlock);
 }
 
-export function disposeBlock({ inputNorm, postAttentionNorm, linear }: LlamaBlock): void {
+export function disposeBlock({ inputNorm, postAttentionNorm, linear, biases = {}, qkNorm }: LlamaBlock): void {
   Object.values(linear).forEach(disposeWeight);
-  inputNorm.dispose();
-  postAttentionNorm.dispose();
+  for (const vector of [inputNorm, postAttentionNorm, ...Object.values(biases), ...(qkNorm ? [qkNorm.query, qkNorm.key] : [])]) vector.dispose();
 }

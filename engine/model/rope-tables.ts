@@ -1,5 +1,6 @@
 import { tensor3d, type Tensor3D } from '@tensorflow/tfjs-core';
 import type { LlamaConfig } from '../formats/llama-config.js';
+import { llama3Factors, rotaryFrequencies } from '../formats/rope-scaling.js';
 
 /** Cosines and sines of the rotary angles, [B, T, headDim / 2]. */
 export interface RopeTables {
@@ -7,13 +8,23 @@ export interface RopeTables {
   sin: Tensor3D;
 }
 
-/** Angle of pair i at position p: p · theta^(-2i / headDim), as transformers' default rope. `positions` is [B, T], row-major. */
-export function ropeTables({ headDim, ropeTheta }: LlamaConfig, positions: ArrayLike<number>, [rows, columns]: [number, number]): RopeTables {
-  const half = headDim / 2;
-  const frequencies = Float32Array.from({ length: half }, (_, i) => 1 / ropeTheta ** ((2 * i) / headDim));
+/**
+ * Angle of pair i at position p: p · theta^(-2i / headDim), the frequencies changed by the model's rope scaling. `positions` is
+ * [B, T], row-major; a run of positions that count up by one is a row of its own for `dynamic` scaling, which goes by its length,
+ * as if it were alone in the batch.
+ */
+export function ropeTables(config: LlamaConfig, positions: ArrayLike<number>, [rows, columns]: [number, number]): RopeTables {
+  const half = config.headDim / 2;
   const cos = new Float32Array(positions.length * half);
   const sin = new Float32Array(positions.length * half);
+  const longest = config.ropeScaling?.type === 'dynamic' ? runEnds(positions, columns) : undefined;
+  let length = 0;
+  let frequencies = frequenciesOf(config, length);
   for (let p = 0, at = 0; p < positions.length; p++) {
+    if (longest && longest[p] !== length) {
+      length = longest[p];
+      frequencies = frequenciesOf(config, length);
+    }
     for (let i = 0; i < half; i++, at++) {
       const angle = Math.fround(positions[p] * frequencies[i]);
       cos[at] = Math.cos(angle);
@@ -21,4 +32,34 @@ export function ropeTables({ headDim, ropeTheta }: LlamaConfig, positions: Array
     }
   }
   return { cos: tensor3d(cos, [rows, columns, half]), sin: tensor3d(sin, [rows, columns, half]) };
+}
+
+/** In float32, as transformers has them. `length` is that of the row in tokens, of which `dynamic` scaling alone takes notice. */
+function frequenciesOf({ headDim, ropeTheta, ropeScaling }: LlamaConfig, length: number): Float32Array {
+  const plain = rotaryFrequencies(ropeTheta, headDim);
+  switch (ropeScaling?.type) {
+    case undefined:
+      return Float32Array.from(plain);
+    case 'linear':
+      return Float32Array.from(plain, (frequency) => frequency / ropeScaling.factor);
+    case 'llama3': {
+      const factors = llama3Factors(plain, ropeScaling);
+      return Float32Array.from(plain, (frequency, i) => frequency / factors[i]);
+    }
+    case 'dynamic': {
+      const { factor, originalContextLength } = ropeScaling;
+      const stretch = (factor * Math.max(length, originalContextLength)) / originalContextLength - (factor - 1);
+      return Float32Array.from(rotaryFrequencies(ropeTheta * stretch ** (headDim / (headDim - 2)), headDim));
+    }
+  }
+}
+
+/** For each position, one more than the last of its run. */
+function runEnds(positions: ArrayLike<number>, columns: number): Int32Array {
+  const ends = new Int32Array(positions.length);
+  for (let p = positions.length - 1; p >= 0; p--) {
+    const continues = (p + 1) % columns !== 0 && positions[p + 1] === positions[p] + 1;
+    ends[p] = continues ? ends[p + 1] : positions[p] + 1;
+  }
+  return ends;
 }

@@ -1,8 +1,6 @@
-import type { LlamaConfig } from '../formats/llama-config.js';
+import { blockModules, type BlockModule, type LlamaConfig } from '../formats/llama-config.js';
 
-/** The linear layers of a block, in the order of the forward pass. */
-export const blockModules = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'] as const;
-export type BlockModule = (typeof blockModules)[number];
+export { blockModules, type BlockModule };
 /** What an adapter may target. */
 export const targetModules = [...blockModules, 'lm_head'] as const;
 export type TargetModule = (typeof targetModules)[number];

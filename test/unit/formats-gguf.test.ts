@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { EngineError } from '../../engine/errors.js';
@@ -10,6 +10,8 @@ import { readSafetensors } from '../../engine/formats/safetensors.js';
 import { openModel } from '../../engine/formats/open-model.js';
 import { openTokenizer } from '../../engine/formats/open-tokenizer.js';
 import { ggufBytes, type GgufParts } from '../kit/gguf.js';
+import { architectureGolden } from '../kit/formula-models.js';
+import { goldenPath } from '../kit/golden.js';
 import { describeWithModel } from '../kit/model.js';
 import { temporaryDirectory } from '../kit/temporary.js';
 
@@ -74,10 +76,45 @@ describe('a GGUF of a LLaMA', () => {
 
   it('of another architecture or with scaled rotation is refused by name', async () => {
     const open = (metadata: GgufParts['metadata']) => failure(GgufModel.open(write('other.gguf', ggufBytes({ metadata }))));
-    expect(await open([['general.architecture', 'qwen2']])).toMatchObject({ code: 'unsupported', message: 'other.gguf: general.architecture: expected llama, got qwen2' });
-    expect(await open([['general.architecture', 'llama'], ['llama.rope.scaling.type', 'yarn']])).toMatchObject({ code: 'unsupported' });
+    expect(await open([['general.architecture', 'gemma3']])).toMatchObject({
+      code: 'unsupported', message: 'other.gguf: general.architecture: expected one of the supported architectures (llama, qwen2, qwen3, smollm3), got "gemma3"',
+    });
+    const bytes = Buffer.from(readFileSync(goldenPath('architectures/llama-linear-biases.gguf')));
+    bytes.write('cosine', bytes.indexOf('linear'));
+    expect(await failure(GgufModel.open(write('other.gguf', bytes)))).toMatchObject({
+      code: 'unsupported', message: 'other.gguf: llama.rope.scaling.type: expected one of none, linear, got cosine',
+    });
     expect(await open([['general.architecture', 'llama'], ['llama.expert_count', 8]])).toMatchObject({ code: 'unsupported' });
     expect(await open([['general.architecture', 'llama']])).toMatchObject({ code: 'bad_header', message: 'other.gguf: llama.embedding_length: expected a number, got none' });
+  });
+
+  it("with rotary factors that are not llama3's is refused", async () => {
+    const bytes = Buffer.from(readFileSync(goldenPath('architectures/llama-llama3.gguf')));
+    const file = await BinaryFile.open(write('factors.gguf', bytes));
+    const { start } = (await readGgufHeader(file)).tensors.get('rope_freqs.weight')!;
+    await file.close();
+    bytes.writeFloatLE(1.5, start);
+    expect(await failure(GgufModel.open(write('factors.gguf', bytes)))).toMatchObject({
+      code: 'unsupported', message: "factors.gguf: tensor rope_freqs.weight: expected the factors of llama3's rope scaling, got others",
+    });
+  });
+
+  it('in several files is read as one, whichever part or directory is named', async () => {
+    const parts = join(directory, 'parts');
+    mkdirSync(parts);
+    const names = [1, 2, 3].map((part) => `qwen2-0000${part}-of-00003.gguf`);
+    for (const name of names) copyFileSync(goldenPath(`architectures/${name}`), join(parts, name));
+    for (const path of [parts, join(parts, names[0]), join(parts, names[2])]) {
+      const model = await openModel(path);
+      expect(model.names().sort()).toEqual(Object.keys(architectureGolden.models.qwen2.tensors).sort());
+      await model.close();
+    }
+    rmSync(join(parts, names[1]));
+    expect(await failure(openModel(parts))).toMatchObject({ code: 'missing_file', message: 'qwen2-00002-of-00003.gguf: file: expected to exist, got none' });
+    renameSync(join(parts, names[0]), join(parts, 'alone.gguf'));
+    expect(await failure(openModel(join(parts, 'alone.gguf')))).toMatchObject({
+      code: 'bad_header', message: "alone.gguf: split.count: expected the number in the file's name (…-00001-of-0000N.gguf), got 3",
+    });
   });
 
   it('with a huge layer count is refused before anything is built for it', async () => {

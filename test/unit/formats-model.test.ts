@@ -42,7 +42,7 @@ describe('writeHuggingFaceModel', () => {
 
   it('writes what transformers looks for, and progress', async () => {
     const seen: [number, number][] = [];
-    const { directory, files } = await convert({ onTensor: (done, total) => seen.push([done, total]) });
+    const { directory, files } = await convert({ onTensor: (done, total) => void seen.push([done, total]) });
     expect(files).toEqual(['config.json', 'generation_config.json', 'model.safetensors', 'special_tokens_map.json', 'tokenizer.json', 'tokenizer_config.json']);
     expect(seen.at(-1)).toEqual([20, 20]);
     const weights = await SafetensorsFile.open(join(directory, 'model.safetensors'));
@@ -97,15 +97,23 @@ describe('describeModel', () => {
   });
 
   it.each<[string, Record<string, unknown>, string]>([
-    ['another architecture', { model_type: 'gpt2' }, 'config.json: model_type: expected "llama", got "gpt2"'],
-    ['everything that it cannot compute, at once', { rope_scaling: { rope_type: 'llama3' }, attention_bias: true }, 'config.json: attention_bias: expected false, got true; rope_type: expected "default", got "llama3"'],
+    ['another architecture', { model_type: 'gemma3_text' }, 'config.json: model_type: expected one of the supported architectures (llama, mistral, qwen2, qwen3, smollm3), got "gemma3_text"'],
+    ['everything that it cannot compute, at once', { rope_scaling: { rope_type: 'longrope' }, attention_dropout: 0.1, attention_bias: 1 },
+      'config.json: attention_dropout: expected 0, got 0.1; attention_bias: expected true or false, got 1; rope_type: expected one of default, linear, dynamic, llama3, got "longrope"'],
+    ['a rope scaling without its numbers', { rope_scaling: { type: 'llama3', factor: 8 } },
+      'rope low_freq_factor: expected a positive number, got nothing; rope high_freq_factor: expected a positive number, got nothing'],
+    ['a part of a head rotated', { partial_rotary_factor: 0.5 }, 'partial_rotary_factor: expected 1, got 0.5'],
+    ['biases that are not there', { attention_bias: true }, 'tensors: expected to exist, got none: model.layers.0.self_attn.q_proj.bias'],
+    ['layers of an unknown kind', { model_type: 'qwen3', use_sliding_window: true, layer_types: ['full_attention', 'chunked_attention'] }, 'layer_types: expected 2 of full_attention, sliding_attention, got ["full_attention","chunked_attention"]'],
+    ['a list of rotated layers that is too short', { model_type: 'smollm3', no_rope_layers: [1] }, 'no_rope_layers: expected 2 of 0 and 1, got [1]'],
+    ['more layers than any file has', { model_type: 'smollm3', num_hidden_layers: 4e9 }, 'tensors: expected at least 36000000000 for 4000000000 layers, got 20'],
     ['heads that do not divide', { num_key_value_heads: 3 }, 'config.json: kvHeads: expected a divisor of 4 heads, got 3'],
     ['a missing number', { hidden_size: undefined }, 'hidden_size: expected a number, got nothing'],
-    ['a number that is text', { rope_theta: '10000' }, 'rope_theta: expected a number, got "10000"'],
+    ['a number that is text', { rope_theta: '10000' }, 'rope_theta: expected a positive number, got "10000"'],
     ['weights of another shape', { intermediate_size: 65 }, 'model.safetensors: tensor model.layers.0.mlp.gate_proj.weight: expected [65,32], got [64,32]'],
     ['a layer too many', { num_hidden_layers: 3 }, 'model.safetensors: tensors: expected at least 27 for 3 layers, got 20'],
     ['an output that is not there', { tie_word_embeddings: false }, 'model.safetensors: tensors: expected to exist, got none: lm_head.weight'],
-    ['a layer too few', { num_hidden_layers: 1 }, "model.safetensors: tensors: expected a plain LLaMA's, got others too: model.layers.1"],
+    ['a layer too few', { num_hidden_layers: 1 }, 'model.safetensors: tensors: expected those of llama alone, got others too: model.layers.1'],
   ])('refuses %s', async (_what, change, message) => {
     const { directory } = await convert();
     edit(directory, (config) => Object.assign(config, change));
