@@ -18,7 +18,10 @@ export interface RunTrainerOptions {
  * Runs one engine job in a process of its own and returns its result.
  * @throws TrainerError when it ends in any other way
  */
-export type RunTrainer = (job: TrainerJob, options: RunTrainerOptions) => Promise<TrainerResult>;
+export type RunTrainer = <Kind extends TrainerJob['kind']>(
+  job: Extract<TrainerJob, { kind: Kind }>,
+  options: RunTrainerOptions,
+) => Promise<Extract<TrainerResult, { kind: Kind }>>;
 
 export interface TrainerLaunch {
   /** Program and arguments. */
@@ -39,7 +42,7 @@ const keptLines = 20;
  * does not outlive a killed worker either.
  */
 export function createRunTrainer({ command: [program, ...args], env, watchdogMs, graceMs }: TrainerLaunch): RunTrainer {
-  return async (job, { signal, onEvent, log }) => {
+  const run = async (job: TrainerJob, { signal, onEvent, log }: RunTrainerOptions): Promise<TrainerResult> => {
     if (signal.aborted) throw new TrainerError('interrupted', 'interrupted', `${job.kind}: stopped before it started`, 0);
     const child = spawn(program, args, { detached: true, stdio: ['pipe', 'pipe', 'pipe'], env: env ?? process.env });
     const exited = once(child, 'close').catch((err: unknown) => [undefined, undefined, err] as const);
@@ -71,14 +74,15 @@ export function createRunTrainer({ command: [program, ...args], env, watchdogMs,
         watchdog.pause(); // what the handler takes (an upload) is not the engine's silence
         await onEvent(event);
         watchdog.restart();
-        if (event.event === 'done') return event.result;
+        if (event.event === 'done' && event.result.kind === job.kind) return event.result;
+        if (event.event === 'done') throw died('wrong_result', `expected the result of ${job.kind}, got ${event.result.kind}`);
         if (event.event === 'interrupted') {
           const message = `${job.kind}: stopped at step ${event.step}, its checkpoint is stored`;
           throw signal.aborted
             ? new TrainerError('interrupted', 'interrupted', message, steps)
             : died('stopped_from_outside', `the engine process was told to stop by someone else, at step ${event.step}`);
         }
-        if (event.event === 'failed') throw new TrainerError(event.failure, event.code, event.message, steps);
+        if (event.event === 'failed') throw new TrainerError(event.failure, event.code, event.message, steps, subjectOf(job, event.file));
       }
       const [code, killedBy, spawnError] = (await exited) as [number | null, string | null, unknown?];
       if (signal.aborted) throw new TrainerError('interrupted', 'interrupted', `${job.kind}: stopped`, steps);
@@ -96,6 +100,21 @@ export function createRunTrainer({ command: [program, ...args], env, watchdogMs,
       await exited;
     }
   };
+  return run as RunTrainer; // a result is of its job's kind, which is checked above
+}
+
+/** The job's files → what the user knows them by. */
+const subjects = {
+  modelDirectory: 'model.uri', adapterDirectory: 'adapter', trainTokens: 'train tokens', testTokens: 'test tokens', resumeFrom: 'checkpoint',
+} as const;
+
+/** Which of the job's inputs a file belongs to. */
+function subjectOf(job: TrainerJob, file: string | undefined): string | undefined {
+  if (file === undefined) return undefined;
+  const inputs = job as Partial<Record<keyof typeof subjects, string>>;
+  const keys = Object.keys(subjects) as (keyof typeof subjects)[];
+  const key = keys.find((key) => inputs[key] !== undefined && (file === inputs[key] || file.startsWith(`${inputs[key]}/`)));
+  return key && subjects[key];
 }
 
 /** A line of JSON that fits a schema, or undefined. */

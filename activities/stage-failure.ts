@@ -45,7 +45,10 @@ export function toStageFailure(error: unknown, stage: string, attempt: number): 
 }
 
 function engineFailure(failure: EngineError['failure'], error: EngineError | TrainerError, stage: string, attempt: number): ApplicationFailure {
-  if (failure === 'invalidInput') return invalidInput([{ path: inputPaths[error.code] ?? stage, message: error.message }], error);
+  if (failure === 'invalidInput') {
+    const subject = error instanceof TrainerError ? error.subject : undefined;
+    return invalidInput([{ path: subject ?? inputPaths[error.code] ?? stage, message: error.message }], error);
+  }
   if (failure === 'internal') return fail(failureTypes.internal, error, attempt >= internalAttempts);
   // The workflow changes the batch, or goes back to a checkpoint, before it tries again.
   return fail(failure === 'outOfMemory' ? failureTypes.outOfMemory : failureTypes.nanLoss, error, true);

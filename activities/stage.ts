@@ -19,6 +19,8 @@ export interface StageContext {
   models: { open(model: ModelRef): Promise<string> };
   /** Local path of a dataset file, verified against its digest. */
   fetchDataset(ref: ArtifactRef): Promise<string>;
+  /** Where tools are kept between runs. */
+  cacheDirectory: string;
   /** Runs one engine job in a child process. */
   runTrainer: RunTrainer;
   log: Logger;

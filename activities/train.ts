@@ -29,7 +29,6 @@ export const trainStage = defineStage({
         log.info({ step }, `stored the checkpoint of step ${step}`);
       }),
     });
-    if (result.kind !== 'train') throw new Error(`engine: expected the result of train, got ${result.kind}`);
     progress('storing the adapter', 0, 1);
     return {
       adapter: await putDirectory(store, result.adapterDirectory, signal),
@@ -49,7 +48,7 @@ function trainingKey({ train, ...input }: TrainInput, scope: string | undefined)
   return stageKey({ name: 'checkpoints', version: 1 }, { ...input, train: { ...rest, rowsPerStep: batchSize * accumulation } }, scope);
 }
 
-async function prepareJob(input: TrainInput, context: StageContext, resumeFrom: string | undefined): Promise<TrainerJob> {
+async function prepareJob(input: TrainInput, context: StageContext, resumeFrom: string | undefined): Promise<Extract<TrainerJob, { kind: 'train' }>> {
   const { store, signal, workDirectory } = context;
   const outputDirectory = join(workDirectory, 'output');
   await mkdir(outputDirectory);

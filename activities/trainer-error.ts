@@ -12,6 +12,8 @@ export class TrainerError extends Error {
     message: string,
     /** Optimizer steps that this attempt took. */
     readonly steps: number,
+    /** What of the job's input the failure is about, e.g. `model.uri`, `adapter`; undefined when it is about no file. */
+    readonly subject?: string,
   ) {
     super(message);
     this.name = 'TrainerError';

@@ -86,10 +86,14 @@ export interface FineTuneResult {
   tuned: stages.Metrics;
   /** `batchSize` and `accumulation` are those used, which differ from the configured ones after an out-of-memory failure. */
   train: stages.TrainSummary & { batchSize: number; accumulation: number };
+  /** Which way of merging was kept, and both as measured. */
+  merge: Pick<stages.MergeOutput, 'kept' | 'measured'>;
   notes: string[];
   artifacts: {
     adapter: NamedArtifact[];
     merged: NamedArtifact[];
+    /** Left out when the run exports none. */
+    gguf?: stages.GgufFile[];
     report: stages.ReportOutput;
     /** JSON: Answer[], before and after. */
     baselineAnswers: ArtifactRef;
@@ -97,6 +101,7 @@ export interface FineTuneResult {
     /** Set when the run publishes. */
     manifest?: ArtifactRef;
     latest?: string;
+    hub?: { url: string; commit: string };
   };
 }
 

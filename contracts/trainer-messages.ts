@@ -4,8 +4,10 @@
  * ends the parent is gone, and the child exits. SIGTERM: checkpoint, `interrupted`, exit.
  */
 import { z } from 'zod';
-import { answerSchema, evaluationPromptSchema, metricsSchema, modelRefSchema, trainSummarySchema } from './stages.js';
-import { baseSchema, loraSchema, trainSchema } from './fine-tune-config.js';
+import {
+  answerSchema, evaluationPromptSchema, ggufFileTypeSchema, mergedOntoSchema, mergeMeasureSchema, metricsSchema, modelRefSchema, parityCheckSchema, trainSummarySchema,
+} from './stages.js';
+import { baseSchema, fineTuneConfigSchema, loraSchema, trainSchema } from './fine-tune-config.js';
 
 const directory = z.string().min(1);
 const common = {
@@ -32,7 +34,14 @@ export const trainerJobSchema = z.discriminatedUnion('kind', [
     /** Rows a batch. */
     batchSize: z.int().positive().default(16),
   }),
-  z.strictObject({ kind: z.literal('merge'), ...common, adapterDirectory: directory, outputDirectory: directory }),
+  z.strictObject({
+    kind: z.literal('merge'), ...common, base: baseSchema, adapterDirectory: directory,
+    testTokens: z.string(), prompts: z.array(evaluationPromptSchema), merge: fineTuneConfigSchema.shape.merge, export: fineTuneConfigSchema.shape.export,
+    /** Where node-llama-cpp is installed; left out: the GGUF files are not checked. */
+    llamaCpp: directory.optional(),
+    /** The result's directory and files are in this one. */
+    outputDirectory: directory,
+  }),
 ]);
 export type TrainerJob = z.infer<typeof trainerJobSchema>;
 
@@ -54,7 +63,10 @@ export const trainerEventSchema = z.discriminatedUnion('event', [
     result: z.discriminatedUnion('kind', [
       z.strictObject({ kind: z.literal('train'), adapterDirectory: directory, historyFile: z.string(), summary: trainSummarySchema }),
       z.strictObject({ kind: z.literal('evaluate'), metrics: metricsSchema, answers: z.array(answerSchema), backend: z.string() }),
-      z.strictObject({ kind: z.literal('merge'), directory }),
+      z.strictObject({
+        kind: z.literal('merge'), directory, kept: z.strictObject({ onto: mergedOntoSchema, reason: z.string() }), measured: mergeMeasureSchema.optional(),
+        gguf: z.array(z.strictObject({ path: z.string(), type: ggufFileTypeSchema, check: parityCheckSchema })),
+      }),
     ]),
   }),
   z.strictObject({
@@ -63,6 +75,8 @@ export const trainerEventSchema = z.discriminatedUnion('event', [
     failure: z.enum(['invalidInput', 'outOfMemory', 'nanLoss', 'internal']),
     code: z.string(),
     message: z.string(),
+    /** The file that cannot be used, when it is one. */
+    file: z.string().optional(),
   }),
 ]);
 export type TrainerEvent = z.infer<typeof trainerEventSchema>;

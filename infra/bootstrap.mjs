@@ -2,7 +2,7 @@
  * Starts a command of this repository from any state of the clone: installs the dependencies when node_modules does not
  * match the lock file, sets up libtensorflow when it is missing, then runs the command in this process.
  *
- *   node infra/bootstrap.mjs [--without-libtensorflow] [--gpu] [COMMAND [ARGUMENT…]]
+ *   node infra/bootstrap.mjs [--without-libtensorflow] [--gpu] [--llama-cpp] [COMMAND [ARGUMENT…]]
  *
  * COMMAND is `temper`, or the name of a tool in node_modules (vitest, eslint, tsc). Without one, only the setup is done.
  */
@@ -33,6 +33,10 @@ async function setUp() {
   if (!isInstalled(root)) {
     await timed('Installing dependencies (npm ci)', () => install(root, join(root, '.temper/logs/npm.log')));
   }
+  if (options.includes('--llama-cpp')) {
+    const { setUpLlamaCpp } = await import('./tools/llama-cpp.mjs');
+    await timed('Installing llama.cpp', () => setUpLlamaCpp(process.env.TEMPER_CACHE || join(root, '.temper/cache')));
+  }
   if (options.includes('--without-libtensorflow')) return;
   const { setUpLibtensorflow } = await import('./setup-libtensorflow.mjs');
   await setUpLibtensorflow({ gpu: options.includes('--gpu') });
@@ -41,7 +45,7 @@ async function setUp() {
 /**
  * Prints the step when it starts and the time it took.
  * @param {string} step
- * @param {() => Promise<void>} run
+ * @param {() => Promise<unknown>} run
  */
 async function timed(step, run) {
   const started = performance.now();

@@ -20,6 +20,7 @@ export function createServices(config: TemperConfig, log: Logger, stopping: Abor
     stopping,
     store: openStore(config.store),
     models: new ModelCache(settings),
+    cacheDirectory: config.cacheDirectory,
     fetchDataset: (ref) => fetchDataset(ref, settings),
     runTrainer: withBackend(createTrainer(config), config.backend),
     workRoot: join(config.cacheDirectory, 'work'),

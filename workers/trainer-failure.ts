@@ -1,5 +1,6 @@
 import type { TrainerEvent } from '../contracts/trainer-messages.js';
 import { EngineError } from '../engine/errors.js';
+import { FormatError } from '../engine/formats/format-error.js';
 import { log } from './trainer-channel.js';
 
 /** What libtensorflow, V8 and the operating system say when there is no memory left. */
@@ -7,7 +8,9 @@ const outOfMemory = /\bOOM\b|RESOURCE_EXHAUSTED|ResourceExhausted|out of memory|
 
 /** The last event of a job that failed: its class decides the retry. */
 export function failedEvent(err: unknown): Extract<TrainerEvent, { event: 'failed' }> {
-  if (err instanceof EngineError) return { event: 'failed', failure: err.failure, code: err.code, message: err.message };
+  if (err instanceof EngineError) {
+    return { event: 'failed', failure: err.failure, code: err.code, message: err.message, ...(err instanceof FormatError && { file: err.path }) };
+  }
   const message = err instanceof Error ? err.message : String(err);
   log('error', err instanceof Error ? (err.stack ?? message) : message);
   if (outOfMemory.test(message)) return { event: 'failed', failure: 'outOfMemory', code: 'out_of_memory', message: `memory: ${message}` };

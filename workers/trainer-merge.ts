@@ -1,27 +1,35 @@
 import type { TrainerJob } from '../contracts/trainer-messages.js';
+import { readTokenFile } from '../engine/data/token-file.js';
 import { openModel } from '../engine/formats/open-model.js';
 import { openTokenizer } from '../engine/formats/open-tokenizer.js';
-import { mergeAdapter } from '../engine/model/merge.js';
 import { loadPeft } from '../engine/model/peft.js';
+import { mergeBetterWay, type MergedModel } from '../engine/train/merge-ways.js';
 import type { TrainerChannel } from './trainer-channel.js';
-import { Interrupted, startBackend } from './trainer-load.js';
+import { checkpointless, startBackend } from './trainer-load.js';
 
-/** Adds an adapter to the model's own weights and writes a Hugging Face directory. */
-export async function mergeJob(job: Extract<TrainerJob, { kind: 'merge' }>, channel: TrainerChannel): Promise<void> {
-  await startBackend(job, { dtype: 'f32' }, channel); // W + scale·B·A in full float32
-  const directory = job.outputDirectory;
+type MergeJob = Extract<TrainerJob, { kind: 'merge' }>;
+
+/** Adds an adapter to a model's weights and writes a Hugging Face directory. */
+export async function mergeJob(job: MergeJob, channel: TrainerChannel): Promise<void> {
+  await startBackend(job, { dtype: 'f32' }, channel); // W + scale·B·A, and what is measured, in full float32
+  const { directory, kept, measured } = await merge(job, channel);
+  channel.emit({ event: 'done', result: { kind: 'merge', directory, kept, measured, gguf: [] } });
+}
+
+async function merge(job: MergeJob, channel: TrainerChannel): Promise<MergedModel> {
+  const testRows = await readTokenFile(job.testTokens);
+  const tokenizer = await openTokenizer(job.modelDirectory);
   const source = await openModel(job.modelDirectory);
   try {
     const adapter = await loadPeft(source.config, job.adapterDirectory);
-    const tokenizer = await openTokenizer(job.modelDirectory);
-    await mergeAdapter(source, adapter, tokenizer, directory, {
-      onTensor: (done, total) => {
-        channel.emit({ event: 'progress', phase: 'merging', done, total });
-        if (channel.isInterrupted()) throw new Interrupted(0);
+    return await mergeBetterWay({
+      source, base: job.base, adapter, tokenizer, testRows, merge: job.merge, directory: job.outputDirectory,
+      onProgress: async (phase, done, total) => {
+        channel.emit({ event: 'progress', phase, done, total });
+        await checkpointless(channel);
       },
     });
   } finally {
     await source.close();
   }
-  channel.emit({ event: 'done', result: { kind: 'merge', directory } });
 }

@@ -56,30 +56,36 @@ export async function fineTune(input: FineTuneInput): Promise<FineTuneResult> {
   });
   run.made('adapter', weights(trained.adapter));
 
-  const { merged } = await run.stage('merge', merge, { model, adapter: trained.adapter });
+  const mergedModel = await run.stage('merge', merge, {
+    model, base, adapter: trained.adapter, test: tokens.test, prompts: tokens.prompts, merge: config.merge, export: config.export,
+  });
+  const { merged, gguf } = mergedModel;
   run.made('merged', weights(merged));
+  gguf?.forEach(({ type, file }) => run.made(`gguf ${type}`, file));
 
   const after = await run.stage('evaluate', evaluate, { ...questions, adapter: trained.adapter });
 
   const pages = await run.stage('report', report, {
-    config: { ...config, train: { ...config.train, ...batch } }, model, ingest: data, format: tokens, baseline: before, train: trained, merge: { merged }, evaluate: after,
+    config: { ...config, train: { ...config.train, ...batch } }, model, ingest: data, format: tokens, baseline: before, train: trained, merge: mergedModel, evaluate: after,
     timings: run.timings(),
   });
   run.made('report', pages.html);
 
   const published = config.publish
     ? await run.stage('publish', publish, {
-        uri: config.publish.uri,
+        ...config.publish,
         name: config.name,
         files: [
-          ...under('adapter', trained.adapter),
+          ...under('adapter', [...trained.adapter, { ...trained.history, name: 'trainer_state.json' }]),
           ...under('merged', merged),
+          ...under('gguf', gguf?.map(({ file }) => file) ?? []),
           { ...pages.html, name: 'report.html' },
           { ...pages.markdown, name: 'report.md' },
         ],
       })
     : run.skip('publish');
-  if (published) run.made('manifest', published.manifest);
+  if (published?.manifest) run.made('manifest', published.manifest);
+  if (published?.hub) run.made('hub', { uri: published.hub.url });
   run.finish();
 
   return {
@@ -89,9 +95,10 @@ export async function fineTune(input: FineTuneInput): Promise<FineTuneResult> {
     baseline: before.metrics,
     tuned: after.metrics,
     train: { ...trained.summary, ...batch },
+    merge: { kept: mergedModel.kept, measured: mergedModel.measured },
     notes: run.notes(),
     artifacts: {
-      adapter: trained.adapter, merged, report: pages,
+      adapter: trained.adapter, merged, gguf, report: pages,
       baselineAnswers: before.answers, tunedAnswers: after.answers,
       ...published,
     },

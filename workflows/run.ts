@@ -59,7 +59,7 @@ export class Run {
   }
 
   /** Tells where something was made. */
-  made(name: string, { uri }: ArtifactRef): void {
+  made(name: string, { uri }: Pick<ArtifactRef, 'uri'>): void {
     this.#status.artifacts[name] = uri;
     this.#changed();
   }

@@ -21,8 +21,8 @@ export interface HuggingFaceModelOptions {
   dtype?: WeightDtype;
   /** Shards are cut before they pass this many bytes of tensors, as transformers does. @default 5e9 */
   maxShardBytes?: number;
-  /** Called after each tensor, for progress. */
-  onTensor?(done: number, total: number): void;
+  /** Called after each tensor, for progress; a promise is awaited. */
+  onTensor?(done: number, total: number): void | Promise<void>;
 }
 
 const dtypes = { bf16: 'BF16', f16: 'F16', f32: 'F32' } as const;
@@ -45,7 +45,7 @@ export async function writeHuggingFaceModel(directory: string, model: HuggingFac
   for (const [index, shard] of shards.entries()) {
     const read = async (name: string) => {
       const values = convert[dtype](await model.read(name));
-      onTensor?.(++done, plans.length);
+      await onTensor?.(++done, plans.length);
       return values;
     };
     await streamSafetensors(join(directory, nameOf(index)), shard, read, { format: 'pt' });

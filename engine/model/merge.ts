@@ -1,22 +1,17 @@
 import { add, matMul, mul, reshape, tensor2d, tidy } from '@tensorflow/tfjs-core';
 import type { Tokenizer } from '../formats/tokenizer.js';
 import type { WeightSource } from '../formats/weight-source.js';
-import { writeHuggingFaceModel } from '../formats/write-huggingface-model.js';
+import { writeHuggingFaceModel, type HuggingFaceModelOptions } from '../formats/write-huggingface-model.js';
 import type { LoraAdapter } from './adapter.js';
 
-export interface MergeOptions {
-  /** Called after each tensor. */
-  onTensor?: (done: number, total: number) => void;
-}
-
 /**
- * Writes a Hugging Face directory of W + scale · B·A, in bf16, one tensor in memory at a time. W are the model's own weights as
- * its file has them, not the quantised base that was trained on. A LoRA on the head of a model with tied embeddings unties them:
+ * Writes a Hugging Face directory of W + scale · B·A, one tensor in memory at a time. W are the source's weights: the model's own,
+ * or those of a `dequantizedSource`. A LoRA on the head of a model with tied embeddings unties them:
  * the head gets a matrix of its own.
  * @returns the names of the files
  */
 export async function mergeAdapter(
-  source: WeightSource, adapter: LoraAdapter, tokenizer: Pick<Tokenizer, 'files'>, directory: string, { onTensor }: MergeOptions = {},
+  source: WeightSource, adapter: LoraAdapter, tokenizer: Pick<Tokenizer, 'files'>, directory: string, options: HuggingFaceModelOptions = {},
 ): Promise<string[]> {
   const unties = source.config.tiedEmbeddings && adapter.branch('lm_head') !== undefined;
   const config = unties ? { ...source.config, tiedEmbeddings: false } : source.config;
@@ -24,7 +19,7 @@ export async function mergeAdapter(
     const values = await source.read(unties && name === 'lm_head.weight' ? 'model.embed_tokens.weight' : name);
     return merged(values, adapter, name.replace(/\.weight$/, ''));
   };
-  return writeHuggingFaceModel(directory, { config, read, tokenizer }, { onTensor });
+  return writeHuggingFaceModel(directory, { config, read, tokenizer }, options);
 }
 
 /** W + scale · B·A of one linear layer; W itself where nothing is adapted. */

@@ -6,10 +6,14 @@ import type { TrainerResult } from '../../contracts/trainer-messages.js';
 import { writeTokenFile } from '../../engine/data/token-file.js';
 import { openModel } from '../../engine/formats/open-model.js';
 import { readPeftAdapter } from '../../engine/formats/peft-adapter.js';
-import { runEngine, type EngineRun } from '../kit/engine-process.js';
+import { dequantizedSource } from '../../engine/model/dequantized-source.js';
+import { createRunTrainer } from '../../activities/run-trainer.js';
+import type { TrainerError } from '../../activities/trainer-error.js';
+import { runEngine, trainerProgram, type EngineRun } from '../kit/engine-process.js';
 import { goldenPath } from '../kit/golden.js';
 import { smallLora, smallTrain } from '../kit/small-model.js';
 import { temporaryDirectory } from '../kit/temporary.js';
+import { silentLog } from '../kit/trainer-job.js';
 import { randomRows } from '../kit/token-rows.js';
 
 const directory = temporaryDirectory();
@@ -22,7 +26,7 @@ const model: ModelRef = {
   architecture: { name: 'llama', layers: 2, hiddenSize: 64, intermediateSize: 128, heads: 4, kvHeads: 2, headDim: 16, vocabSize: 128, contextLength: 64, parameters: 1 },
 };
 const common = { model, modelDirectory };
-const base = { dtype: 'nf4', doubleQuant: true };
+const base = { dtype: 'nf4', doubleQuant: true } as const;
 
 beforeAll(async () => {
   await cp(goldenPath('model/base'), modelDirectory, { recursive: true });
@@ -69,13 +73,17 @@ describe('the engine process', () => {
     expect(evaluated.metrics.evalLoss).toBeCloseTo(result.summary.evalLoss, 5);
     expect(evaluated.answers.map(({ format, prompt }) => [format, prompt])).toEqual([['training', 'a'], ['own', 'b']]);
 
-    const merged = resultOf(await runEngine({ kind: 'merge', ...common, adapterDirectory: result.adapterDirectory, outputDirectory: join(directory, 'merged') }), 'merge');
+    const merged = resultOf(await runEngine({
+      kind: 'merge', ...common, base, adapterDirectory: result.adapterDirectory, testTokens, prompts: [prompt], outputDirectory: join(directory, 'output'),
+      merge: { dtype: 'bf16', maxShardSize: '5GB', measureTokens: 64 }, export: { gguf: [] },
+    }), 'merge');
+    expect(merged.measured!.ways.map(({ onto }) => onto)).toEqual(['original', 'dequantized']);
     const { a, b } = (await readPeftAdapter(result.adapterDirectory)).modules.get('model.layers.1.mlp.up_proj')!;
     const name = 'model.layers.1.mlp.up_proj.weight';
-    const [original, sum] = await Promise.all([modelDirectory, merged.directory].map(async (path) => {
-      const source = await openModel(path);
-      return source.read(name).finally(() => source.close());
-    }));
+    const [source, target] = [await openModel(modelDirectory), await openModel(merged.directory)];
+    const original = await (merged.kept.onto === 'dequantized' ? dequantizedSource(source, base) : source).read(name);
+    const sum = await target.read(name);
+    await Promise.all([source.close(), target.close()]);
     for (const [row, column] of [[0, 0], [17, 40], [127, 63]]) {
       const delta = a.data.reduce((total, _, i) => (i % 64 === column ? total + a.data[i] * b.data[row * 4 + Math.floor(i / 64)] : total), 0) * 2; // alpha 8 / rank 4
       const expected = original[row * 64 + column] + delta;
@@ -106,5 +114,17 @@ describe('the engine process', () => {
     const refused = await runEngine(trainJob('damaged', { resumeFrom: join(path, 'checkpoint-00000004') }));
     expect(refused.events.at(-1)).toMatchObject({ event: 'failed', failure: 'invalidInput', code: 'bad_checkpoint' });
     expect((refused.events.at(-1) as { message: string }).message).toMatch(/moments\.safetensors: expected \d+ bytes, got no file/);
+  });
+
+  it('is refused by the input that cannot be used, named as the user knows it', async () => {
+    const run = createRunTrainer({ command: [process.execPath, '--import', 'tsx', trainerProgram], watchdogMs: 60_000, graceMs: 5_000 });
+    const torn = join(directory, 'torn.safetensors');
+    await writeFile(torn, (await readFile(testTokens)).subarray(0, 100));
+    const job = { kind: 'evaluate' as const, ...common, base, testTokens, prompts: [], maxNewTokens: 1, batchSize: 1 };
+    const options = { signal: new AbortController().signal, onEvent: () => undefined, log: silentLog };
+    const subject = (change: object) => run({ ...job, ...change }, options).catch((error: unknown) => (error as TrainerError).subject);
+    expect(await subject({ testTokens: torn })).toBe('test tokens');
+    expect(await subject({ adapterDirectory: join(directory, 'no-adapter') })).toBe('adapter');
+    expect(await subject({ modelDirectory: join(directory, 'no-model') })).toBe('model.uri');
   });
 });

@@ -4,7 +4,8 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { trainerEventSchema, type TrainerEvent } from '../../contracts/trainer-messages.js';
 
-const program = fileURLToPath(new URL('../../workers/trainer.ts', import.meta.url));
+/** The engine process. */
+export const trainerProgram = fileURLToPath(new URL('../../workers/trainer.ts', import.meta.url));
 
 export interface EngineRun {
   events: TrainerEvent[];
@@ -13,7 +14,7 @@ export interface EngineRun {
 
 /** Runs a job in an engine process until it ends; every line of its stdout must be an event. */
 export async function runEngine(job: object, onEvent: (event: TrainerEvent, child: ChildProcess) => void = () => {}): Promise<EngineRun> {
-  const child = spawn(process.execPath, ['--import', 'tsx', program], { stdio: ['pipe', 'pipe', 'ignore'] });
+  const child = spawn(process.execPath, ['--import', 'tsx', trainerProgram], { stdio: ['pipe', 'pipe', 'ignore'] });
   const exited = once(child, 'close');
   child.stdin.on('error', () => {}); // it ended before the job was written
   child.stdin.write(`${JSON.stringify(job)}\n`);

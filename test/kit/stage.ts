@@ -15,6 +15,7 @@ export async function stageKit(modelDirectory = ''): Promise<{ directory: string
   const context: StageContext = {
     store: openStore(pathToFileURL(join(directory, 'store')).href),
     models: { open: async () => modelDirectory },
+    cacheDirectory: join(directory, 'cache'),
     fetchDataset: async ({ uri }) => new URL(uri).pathname,
     runTrainer: () => { throw new Error('this stage runs no trainer'); },
     log: pino({ level: 'silent' }),

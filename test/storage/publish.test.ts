@@ -8,6 +8,8 @@ import { createPublishStage } from '../../activities/publish.js';
 import { runStage } from '../../activities/stage.js';
 import type { NamedArtifact } from '../../contracts/artifact.js';
 import type { PublishOutput } from '../../contracts/stages.js';
+
+type Published = Required<Pick<PublishOutput, 'manifest' | 'latest'>>;
 import type { ArtifactStore } from '../../store/artifact-store.js';
 import { sha256 } from '../../store/digest.js';
 import { openStore } from '../../store/open-store.js';
@@ -78,9 +80,9 @@ function suite(open: () => Promise<Destination>): void {
     await artifact('adapter/adapter_config.json', text),
     await artifact('report/report.html', `<html>${text}</html>`),
   ];
-  const publish = async (input: NamedArtifact[], name = 'run'): Promise<PublishOutput> => {
+  const publish = async (input: NamedArtifact[], name = 'run'): Promise<Published> => {
     const services = { ...kit.context, workRoot: kit.directory };
-    return (await runStage(createPublishStage(destination.s3), { input: { uri: destination.uri, name, files: input } }, services)).output;
+    return (await runStage(createPublishStage(destination.s3), { input: { uri: destination.uri, name, files: input } }, services)).output as Published;
   };
   const json = async (key: string): Promise<Record<string, unknown>> => JSON.parse((await target.read(key))!.bytes.toString()) as Record<string, unknown>;
 

@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { baselineStage } from '../../activities/baseline.js';
 import { formatStage } from '../../activities/format.js';
 import { ingestStage } from '../../activities/ingest.js';
-import { createRunTrainer } from '../../activities/run-trainer.js';
+import { createRunTrainer, type RunTrainer, type RunTrainerOptions } from '../../activities/run-trainer.js';
 import { createStageActivities } from '../../activities/stage-activities.js';
 import { createValidateStage } from '../../activities/validate.js';
 import { fineTuneWorkflow, type FineTuneResult, type Problem } from '../../contracts/pipeline.js';
@@ -58,10 +58,10 @@ async function refusal(input: unknown) {
   });
   const services = {
     ...createServices(config, silentLog, new AbortController().signal),
-    runTrainer: (...[job, options]: Parameters<typeof trainer>) => {
+    runTrainer: ((job: TrainerJob, options: RunTrainerOptions) => {
       jobs.push(job);
       return trainer({ ...job, backend: 'cpu' }, options);
-    },
+    }) as RunTrainer,
   };
   const activities = createStageActivities([createValidateStage(sourceSettings(config)), ingestStage, formatStage, baselineStage], services);
   return withWorkers(temporal, activities, async (taskQueue) => {

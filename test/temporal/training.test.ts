@@ -49,7 +49,7 @@ async function training(modes: FakeTrainerMode[]) {
   };
   const stopping = new AbortController();
   const services: WorkerServices = {
-    store, runTrainer, log: silentLog, stopping: stopping.signal, keepCheckpoints: 2, workRoot: join(directory, 'work'),
+    store, runTrainer, log: silentLog, stopping: stopping.signal, keepCheckpoints: 2, workRoot: join(directory, 'work'), cacheDirectory: join(directory, 'cache'),
     models: { open: () => Promise.resolve(directory) },
     fetchDataset: () => Promise.reject(new Error('not needed')),
   };

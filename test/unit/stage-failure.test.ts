@@ -26,6 +26,11 @@ describe('toStageFailure', () => {
       type: 'InvalidInput', details: [[{ path, message: 'expected 10, got 9' }]],
     }));
 
+  it('names the artifact that the engine could not use, not the model', () =>
+    expect(failed(new TrainerError('invalidInput', 'truncated', 'test.safetensors: file: expected 9 bytes, got 8', 0, 'test tokens'))).toMatchObject({
+      type: 'InvalidInput', details: [[{ path: 'test tokens', message: 'test.safetensors: file: expected 9 bytes, got 8' }]],
+    }));
+
   it.each(['no_bucket', 'denied', 'bad_uri'] as const)('takes %s of a store as bad input', (code) =>
     expect(failed(new StoreError(code, 's3://b', 'no such bucket'))).toMatchObject({ type: 'InvalidInput', nonRetryable: true }));
 

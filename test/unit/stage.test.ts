@@ -26,6 +26,7 @@ function services(): StageServices {
     progress: () => undefined,
     training: () => undefined,
     signal: new AbortController().signal,
+    cacheDirectory: join(directory, 'cache'),
     keepCheckpoints: 1,
     runId: 'run',
     workRoot: join(directory, `work-${count}`),
