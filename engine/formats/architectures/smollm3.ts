@@ -15,7 +15,8 @@ export const smollm3: Architecture = {
       ...readSlidingLayers(json, problems, (layer) => unrotated.includes(layer)),
     };
   },
-  write: (config) => ({ no_rope_layers: rotated(config), no_rope_layer_interval: 4, ...biasSwitches(config), ...writeSlidingLayers(config) }),
+  // Left out, the padding would be token 128004, which a smaller vocabulary has not.
+  write: (config) => ({ pad_token_id: null, no_rope_layers: rotated(config), no_rope_layer_interval: 4, ...biasSwitches(config), ...writeSlidingLayers(config) }),
   gguf: {
     name: 'smollm3',
     rotatesNeighbours: true,
