@@ -128,7 +128,7 @@ async function checkPublish({ publish }: FineTuneConfig, settings: SourceSetting
   return target.root;
 }
 
-type Architecture = LlamaConfig & { parameters: number; format: 'gguf' | 'safetensors' };
+type Architecture = LlamaConfig & { parameters: number; format: ModelRef['format'] };
 
 /** Reads the model's headers and its tokenizer. */
 async function describe({ path }: LocalModel): Promise<{ architecture: Architecture; tokenizer: Tokenizer }> {

@@ -10,7 +10,7 @@ const nonNegative = z.int().nonnegative();
 export const modelRefSchema = z.strictObject({
   /** As the user named it. */
   uri: z.string(),
-  format: z.enum(['gguf', 'safetensors']),
+  format: z.enum(['gguf', 'safetensors', 'pytorch']),
   /** `uri` is where a worker fetches the file from when its cache lacks it. */
   files: z.array(namedArtifactSchema).min(1),
   architecture: z.strictObject({

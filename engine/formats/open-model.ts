@@ -3,12 +3,12 @@ import { dirname, join } from 'node:path';
 import { FormatError } from './format-error.js';
 import { GgufModel } from './gguf-model.js';
 import { firstPart } from './gguf-parts.js';
-import { HuggingFaceModel } from './huggingface-model.js';
+import { HuggingFaceModel, weightForm } from './huggingface-model.js';
 import type { LlamaConfig } from './llama-config.js';
 import { countParameters } from './llama-tensors.js';
 import type { WeightSource } from './weight-source.js';
 
-export type ModelFiles = { format: 'gguf'; path: string } | { format: 'safetensors'; directory: string };
+export type ModelFiles = { format: 'gguf'; path: string } | { format: 'safetensors' | 'pytorch'; directory: string };
 
 /**
  * Says which model `path` is: a .gguf file (any part of a model in several), a directory with one, or a Hugging Face directory (config.json).
@@ -19,13 +19,14 @@ export async function findModel(path: string): Promise<ModelFiles> {
     if (error.code === 'ENOENT' || error.code === 'ENOTDIR') throw new FormatError('missing_file', path, 'model: expected a file or directory, got none');
     throw error;
   });
-  if (stats.isFile()) return path.endsWith('config.json') ? { format: 'safetensors', directory: dirname(path) } : { format: 'gguf', path: firstPart(path) };
+  if (stats.isFile()) return path.endsWith('config.json') ? findModel(dirname(path)) : { format: 'gguf', path: firstPart(path) };
   const names = await readdir(path);
-  if (names.includes('config.json')) return { format: 'safetensors', directory: path };
+  const hasWeights = names.some((name) => /\.(safetensors|bin)$/.test(name));
   const ggufs = [...new Set(names.filter((name) => name.endsWith('.gguf')).map(firstPart))].sort();
+  if (names.includes('config.json') && (hasWeights || ggufs.length !== 1)) return { format: weightForm(names).format, directory: path };
   if (ggufs.length === 1) return { format: 'gguf', path: join(path, ggufs[0]) };
   const got = ggufs.length > 1 ? ggufs.join(', ') : names.length > 0 ? names.sort().slice(0, 10).join(', ') : 'an empty directory';
-  throw new FormatError('missing_file', path, `model: expected config.json with safetensors, or one .gguf file, got ${got}`);
+  throw new FormatError('missing_file', path, `model: expected config.json with safetensors or pytorch_model.bin, or one .gguf file, got ${got}`);
 }
 
 /** Opens a model for reading tensor by tensor. Only headers are read here; whatever is wrong with them is a FormatError. */
@@ -35,7 +36,7 @@ export async function openModel(path: string): Promise<WeightSource> {
 }
 
 /** Checks a model by its headers (names, shapes, file sizes) and says what it is, in milliseconds. */
-export async function describeModel(path: string): Promise<LlamaConfig & { parameters: number; format: 'gguf' | 'safetensors' }> {
+export async function describeModel(path: string): Promise<LlamaConfig & { parameters: number; format: ModelFiles['format'] }> {
   const { format } = await findModel(path);
   const source = await openModel(path);
   await source.close();

@@ -137,7 +137,7 @@ describe('describeModel', () => {
   it('refuses what is no model', async () => {
     const directory = temporaryDirectory();
     await expect(describeModel(join(directory, 'none'))).rejects.toMatchObject({ code: 'missing_file' });
-    await expect(describeModel(directory)).rejects.toThrow('model: expected config.json with safetensors, or one .gguf file, got an empty directory');
+    await expect(describeModel(directory)).rejects.toThrow('model: expected config.json with safetensors or pytorch_model.bin, or one .gguf file, got an empty directory');
     for (const name of ['a.gguf', 'b.gguf']) copyFileSync(gguf, join(directory, name));
     await expect(describeModel(directory)).rejects.toThrow('got a.gguf, b.gguf');
     writeFileSync(join(directory, 'config.json'), '{');

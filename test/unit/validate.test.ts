@@ -92,7 +92,7 @@ describe('a good configuration', () => {
 
 describe('bad input', () => {
   it.each<[string, Change, string[]]>([
-    ['an unknown key at the top', { modle: 1 }, ['modle: unknown key, expected name, model, dataset, format, base, lora, train, evaluate, publish or reuse']],
+    ['an unknown key at the top', { modle: 1 }, ['modle: unknown key, expected name, model, dataset, format, base, lora, train, evaluate, merge, export, publish or reuse']],
     ['an unknown key inside', { train: { learning_rate: 1 } }, ["train.learning_rate: unknown key, did you mean 'learningRate'?"]],
     ['a wrong type', { lora: { rank: '8' } }, ['lora.rank: expected a number, got "8"']],
     ['an unknown target module', { lora: { targetModules: ['q_proj', 'k_proj', 'q_prj'] } },
@@ -123,7 +123,7 @@ describe('bad input', () => {
     ['a scheme that nobody reads', { model: { uri: 'https://example.com/model.gguf' } }, ["model.uri: expected hf://OWNER/NAME, file:PATH, s3://BUCKET/KEY or a built-in name (smollm2-135m-instruct), got 'https://example.com/model.gguf'"]],
     ['a bucket without a key', { model: { uri: 's3://bucket' } }, ["model.uri: expected s3://bucket/key, got 's3://bucket'"]],
     ['a missing model', { model: { uri: 'file:none.gguf' } }, [`model.uri: expected a file or directory at ${join(root, 'none.gguf')}, got none`]],
-    ['a directory without a model', { model: { uri: 'file:no-model' } }, ['model.uri: no-model: model: expected config.json with safetensors, or one .gguf file, got readme.txt']],
+    ['a directory without a model', { model: { uri: 'file:no-model' } }, ['model.uri: no-model: model: expected config.json with safetensors or pytorch_model.bin, or one .gguf file, got readme.txt']],
     ['a model without a tokenizer', { model: { uri: 'file:no-tokenizer' } }, [expect.stringMatching(/^model\.uri: tokenizer/) as unknown as string]],
     ['a truncated model', { model: { uri: 'file:short.gguf' } }, [`model.uri: short.gguf: file: expected ${modelBytes} bytes, got ${modelBytes - 1000}`]],
     ['a wrong magic', { model: { uri: 'file:magic.gguf' } }, [expect.stringMatching(/^model\.uri: magic\.gguf: magic: expected .*GGUF/i) as unknown as string]],
