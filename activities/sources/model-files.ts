@@ -1,4 +1,5 @@
 import { extname } from 'node:path';
+import { firstPart } from '../../engine/formats/gguf-parts.js';
 
 /** What a Hugging Face directory has beside weights that Temper or the user of a merged model needs. */
 const companions = new Set([
@@ -31,3 +32,10 @@ function weightFiles(names: readonly string[]): string[] {
   }
   return [];
 }
+
+/** The files that make up the model that one of a directory's names stands for: itself, or all parts of a GGUF in several. Sorted. */
+export const modelParts = (name: string, names: readonly string[]): string[] =>
+  name.endsWith('.gguf') ? names.filter((other) => firstPart(other) === firstPart(name)).sort() : [name];
+
+/** The GGUF models among files, by the names of their first parts. */
+export const ggufModels = (names: readonly string[]): string[] => [...new Set(names.filter((name) => extname(name) === '.gguf').map(firstPart))];

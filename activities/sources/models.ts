@@ -111,7 +111,7 @@ async function locateInBucket(bucketName: string, key: string, settings: SourceS
     throw new SourceError(`expected a model at ${bucket.root}/${key}, got ${inFolder.length ? inFolder.slice(0, 10).join(', ') : 'no object'}`);
   }
   const folder = single ? key.slice(0, key.lastIndexOf('/') + 1) : `${key}/`;
-  const wanted = single ? [basename(key)] : names;
+  const wanted = single ? modelParts(basename(key), (await bucket.list(folder)).map((found) => found.slice(folder.length))) : names;
   return {
     remote: true,
     async fetch(progress) {

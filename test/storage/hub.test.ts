@@ -115,7 +115,7 @@ describe('a model on the hub', () => {
     expect(model.path).toMatch(/a-Q8_0\.gguf$/);
     expect((await model.pin()).map(({ name }) => name)).toEqual(['a-Q8_0.gguf']);
     expect(await refusal(fetchModel('hf://tiny/quants', settings))).toBe(
-      'SourceError: expected one .gguf file in tiny/quants, got 2: a-Q4_K_M.gguf, a-Q8_0.gguf; name one, as hf://tiny/quants/a-Q4_K_M.gguf',
+      'SourceError: expected one GGUF model in tiny/quants, got 2: a-Q4_K_M.gguf, a-Q8_0.gguf; name one, as hf://tiny/quants/a-Q4_K_M.gguf',
     );
   });
 

@@ -41,7 +41,7 @@ export function parseHubUri(uri: string, kind: RepositoryKind): HubUri {
   const encoded = special ?? (at ? tail.split('/', 1)[0] : undefined);
   if (encoded === '') refuse(`'${uri}', with nothing after @`);
   const path = tail.slice(encoded?.length ?? 0).replace(/^\//, '').replace(/\/$/, '');
-  if (path.split('/').some((part) => part === '..' || part === '.') || path.includes('//')) refuse(`'${uri}', whose path leaves the repository or has an empty part`);
+  if (path.split('/').some((part) => part === '..' || part === '.') || path.startsWith('/') || path.includes('//')) refuse(`'${uri}', whose path leaves the repository or has an empty part`);
   return { kind, name, revision: encoded === undefined ? undefined : decodeURIComponent(encoded), path };
 }
 
