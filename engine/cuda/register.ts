@@ -12,6 +12,7 @@ import { layoutKernels } from './kernels/layout.js';
 import { linearCrossEntropyKernel } from './kernels/LinearCrossEntropy.js';
 import { loraGradKernel, quantizedLinearGradInputKernel, quantizedLinearKernel } from './kernels/QuantizedLinear.js';
 import { reductionKernels } from './kernels/reductions.js';
+import { uniformNoiseKernel } from './kernels/UniformNoise.js';
 
 /** Every kernel of the backend; a new one is added here. */
 export const cudaKernels: readonly KernelConfig[] = [
@@ -29,6 +30,7 @@ export const cudaKernels: readonly KernelConfig[] = [
   quantizedLinearGradInputKernel,
   quantizedLinearKernel,
   ...reductionKernels,
+  uniformNoiseKernel,
 ];
 
 /**

@@ -4,90 +4,52 @@ import { join } from 'node:path';
 import { writeAtomically } from './binary-file.js';
 import { requireFinite } from './finite.js';
 import { FormatError } from './format-error.js';
-import { readJsonFile } from './json-file.js';
+import { describeTargets, rankOf } from './lora-modules.js';
+import type { SavableModule } from './lora-options.js';
+import { adapterConfigJson, readPeftConfig, type PeftAdapterConfig } from './peft-config.js';
 import { SafetensorsFile, writeSafetensors, type SafetensorsTensor } from './safetensors.js';
 
-/** What a LoRA adapter is, beside its numbers. */
-export interface PeftAdapterConfig {
-  /** Rank of A and B. */
-  rank: number;
-  /** The branch is scaled by alpha / rank. */
-  alpha: number;
-  /** Dropout on the input of A in training. */
-  dropout: number;
-  /** Last parts of the adapted modules' names, e.g. `q_proj`. */
-  targetModules: string[];
-  /** The base model, for people and for loaders. */
-  baseModel: string;
-}
-
-/** A: [rank, in], B: [out, rank], row-major float32. */
-export interface PeftModule {
-  a: { shape: [number, number]; data: Float32Array };
-  b: { shape: [number, number]; data: Float32Array };
+/** Values of one tensor, row-major. */
+export interface PeftTensor {
+  shape: readonly number[];
+  values: Float32Array;
 }
 
 export interface PeftAdapter {
   config: PeftAdapterConfig;
-  /** By the module's name in the base model: `model.layers.0.self_attn.q_proj`, `lm_head`. */
-  modules: Map<string, PeftModule>;
+  /** By name in adapter_model.safetensors. */
+  tensors: ReadonlyMap<string, PeftTensor>;
 }
 
 const prefix = 'base_model.model.';
 
-/** Name of a module's A or B in adapter_model.safetensors. */
+/** Name of a module's A or B in adapter_model.safetensors. A: [rank, in], B: [out, rank]. */
 export const peftTensorName = (module: string, part: 'A' | 'B') => `${prefix}${module}.lora_${part}.weight`;
+/** Name of the lengths of a module's rows, [out] (DoRA). */
+export const peftMagnitudeName = (module: string) => `${prefix}${module}.lora_magnitude_vector`;
+/** Name of a trained bias, [out]. */
+export const peftBiasName = (module: string, isAdapted: boolean) => `${prefix}${module}.${isAdapted ? 'base_layer.' : ''}bias`;
+/** Name of a module that is trained in full, [vocabulary, hidden]. */
+export const peftSavedName = (module: SavableModule) => `${prefix}${module === 'embed_tokens' ? 'model.embed_tokens' : module}.weight`;
 
 /**
  * Writes an adapter that PEFT loads. adapter_config.json is written last.
  * @returns the names of the files, sorted
  */
-export async function writePeftAdapter(directory: string, { config, modules }: PeftAdapter): Promise<string[]> {
+export async function writePeftAdapter(directory: string, { config, tensors }: PeftAdapter): Promise<string[]> {
   await mkdir(directory, { recursive: true });
-  const tensors = new Map<string, SafetensorsTensor>();
-  for (const [module, { a, b }] of modules) {
-    tensors.set(peftTensorName(module, 'A'), { dtype: 'F32', ...a });
-    tensors.set(peftTensorName(module, 'B'), { dtype: 'F32', ...b });
-  }
-  await writeSafetensors(join(directory, 'adapter_model.safetensors'), tensors, { format: 'pt' });
-  await writeText(join(directory, 'README.md'), readme(config, modules.size));
+  const stored = new Map([...tensors].map(([name, { shape, values }]): [string, SafetensorsTensor] => [name, { dtype: 'F32', shape: [...shape], data: values }]));
+  await writeSafetensors(join(directory, 'adapter_model.safetensors'), stored, { format: 'pt' });
+  const modules = [...tensors.keys()].filter((name) => name.endsWith('.lora_A.weight')).length;
+  await writeText(join(directory, 'README.md'), readme(config, modules));
   await writeText(join(directory, 'adapter_config.json'), `${JSON.stringify(adapterConfigJson(config), null, 2)}\n`);
   return ['README.md', 'adapter_config.json', 'adapter_model.safetensors'];
 }
 
 const writeText = (path: string, text: string) => writeAtomically(path, (append) => append(Buffer.from(text)));
 
-/** Every key of LoraConfig that versions from 0.14 on know; those that came later are left to their defaults. */
-function adapterConfigJson({ rank, alpha, dropout, targetModules, baseModel }: PeftAdapterConfig): Record<string, unknown> {
-  return {
-    alpha_pattern: {},
-    auto_mapping: null,
-    base_model_name_or_path: baseModel,
-    bias: 'none',
-    fan_in_fan_out: false,
-    inference_mode: true,
-    init_lora_weights: true,
-    layer_replication: null,
-    layers_pattern: null,
-    layers_to_transform: null,
-    loftq_config: {},
-    lora_alpha: alpha,
-    lora_dropout: dropout,
-    megatron_config: null,
-    megatron_core: 'megatron.core',
-    modules_to_save: null,
-    peft_type: 'LORA',
-    r: rank,
-    rank_pattern: {},
-    revision: null,
-    target_modules: [...targetModules].sort(),
-    task_type: 'CAUSAL_LM',
-    use_dora: false,
-    use_rslora: false,
-  };
-}
-
-function readme({ rank, alpha, dropout, targetModules, baseModel }: PeftAdapterConfig, modules: number): string {
+function readme(config: PeftAdapterConfig, modules: number): string {
+  const { rank, alpha, dropout, baseModel } = config;
   return `---
 base_model: ${JSON.stringify(baseModel)}
 library_name: peft
@@ -99,7 +61,7 @@ tags:
 
 # LoRA adapter for ${baseModel}
 
-Trained with Temper. Rank ${rank}, alpha ${alpha}, dropout ${dropout}; ${modules} modules: ${[...targetModules].sort().join(', ')}.
+Trained with Temper. Rank ${rank}, alpha ${alpha}, dropout ${dropout}; ${modules} modules: ${describeTargets(config)}.
 
 \`\`\`python
 from peft import PeftModel
@@ -111,62 +73,47 @@ model = PeftModel.from_pretrained(base, "path/to/this/directory")
 `;
 }
 
-/** Reads a LoRA adapter. Refuses variants that would be computed differently (DoRA, rsLoRA, patterns, trained biases). */
+/** Reads a LoRA adapter. Refuses by name what would be computed differently here. */
 export async function readPeftAdapter(directory: string): Promise<PeftAdapter> {
-  const configPath = join(directory, 'adapter_config.json');
-  const config = parseAdapterConfig(await readJsonFile(configPath), configPath);
+  const config = await readPeftConfig(directory);
   const weightsPath = join(directory, 'adapter_model.safetensors');
   const file = await SafetensorsFile.open(weightsPath);
   try {
-    const modules = new Map<string, PeftModule>();
-    // PEFT adds a copy of the frozen base where an output layer is adapted; it is not part of the adapter.
-    const names = [...file.entries.keys()].filter((name) => !name.endsWith('.base_layer.weight'));
-    for (const name of names) {
-      const [, module, part] = /^base_model\.model\.(.+)\.lora_([AB])\.weight$/.exec(name) ?? [];
-      if (module === undefined) throw new FormatError('unsupported', weightsPath, `tensor ${name}: expected a lora_A or lora_B weight, got another`);
-      if (part === 'B') continue;
-      modules.set(module, await readModule(file, module, config.rank));
+    const tensors = new Map<string, PeftTensor>();
+    for (const stored of file.entries.keys()) {
+      // PEFT adds a copy of the frozen base where an output layer is adapted; it is not part of the adapter.
+      if (stored.endsWith('.base_layer.weight')) continue;
+      const name = stored.replace(/\.lora_magnitude_vector\.weight$/, '.lora_magnitude_vector');
+      const { shape } = file.entries.get(stored)!;
+      checkTensor(config, name, shape, weightsPath);
+      const values = await file.readFloats(stored);
+      requireFinite(values, file.path, stored);
+      tensors.set(name, { shape, values });
     }
-    if (modules.size === 0) throw new FormatError('missing_tensor', weightsPath, 'tensors: expected lora_A and lora_B weights, got none');
-    if (names.length !== modules.size * 2) throw new FormatError('missing_tensor', weightsPath, 'tensors: expected a lora_A for every lora_B, got one without');
-    return { config, modules };
+    checkPairs(tensors, weightsPath);
+    return { config, tensors };
   } finally {
     await file.close();
   }
 }
 
-async function readModule(file: SafetensorsFile, module: string, rank: number): Promise<PeftModule> {
-  const read = async (part: 'A' | 'B') => {
-    const name = peftTensorName(module, part);
-    const data = await file.readFloats(name);
-    requireFinite(data, file.path, name);
-    const { shape } = file.entries.get(name)!;
-    const rankAxis = part === 'A' ? 0 : 1;
-    if (shape.length !== 2 || shape[rankAxis] !== rank) {
-      throw new FormatError('wrong_shape', file.path, `tensor ${name}: expected ${part === 'A' ? `[${rank},in]` : `[out,${rank}]`}, got [${shape.join(',')}]`);
-    }
-    return { shape: shape as [number, number], data };
-  };
-  return { a: await read('A'), b: await read('B') };
+/** That a tensor is one of those that the options call for. */
+function checkTensor(config: PeftAdapterConfig, name: string, shape: readonly number[], path: string): void {
+  const [, module, part] = /^base_model\.model\.(.+)\.lora_([AB])\.weight$/.exec(name) ?? [];
+  if (module !== undefined) {
+    const rank = rankOf(config, module);
+    if (shape.length === 2 && shape[part === 'A' ? 0 : 1] === rank) return;
+    throw new FormatError('wrong_shape', path, `tensor ${name}: expected ${part === 'A' ? `[${rank},in]` : `[out,${rank}]`}, got [${shape.join(',')}]`);
+  }
+  const isExpected =
+    (name.endsWith('.lora_magnitude_vector') && config.useDora) || (name.endsWith('.bias') && config.bias !== 'none') ||
+    config.modulesToSave?.some((saved) => name === peftSavedName(saved));
+  if (!isExpected) throw new FormatError('unsupported', path, `tensor ${name}: expected those that adapter_config.json calls for, such as lora_A and lora_B weights, got another`);
 }
 
-function parseAdapterConfig(json: Record<string, unknown>, path: string): PeftAdapterConfig {
-  const problems: string[] = [];
-  const show = (value: unknown) => JSON.stringify(value)?.slice(0, 80) ?? 'nothing';
-  const isEmpty = (value: unknown) => value === undefined || value === null || value === false || (typeof value === 'object' && Object.keys(value).length === 0);
-  if (json.peft_type !== 'LORA') problems.push(`peft_type: expected "LORA", got ${show(json.peft_type)}`);
-  if ((json.bias ?? 'none') !== 'none') problems.push(`bias: expected "none", got ${show(json.bias)}`);
-  for (const key of ['use_dora', 'use_rslora', 'fan_in_fan_out', 'rank_pattern', 'alpha_pattern', 'modules_to_save', 'layer_replication', 'lora_bias', 'trainable_token_indices']) {
-    if (!isEmpty(json[key])) problems.push(`${key}: expected none, got ${show(json[key])}`);
-  }
-  const { r, lora_alpha: alpha, lora_dropout: dropout = 0, target_modules: targets, base_model_name_or_path: baseModel } = json;
-  if (!Number.isSafeInteger(r) || (r as number) < 1) problems.push(`r: expected a positive whole number, got ${show(r)}`);
-  if (typeof alpha !== 'number' || !(alpha > 0)) problems.push(`lora_alpha: expected a positive number, got ${show(alpha)}`);
-  if (typeof dropout !== 'number' || !(dropout >= 0 && dropout < 1)) problems.push(`lora_dropout: expected a number from 0 to below 1, got ${show(dropout)}`);
-  if (!Array.isArray(targets) || targets.some((target) => typeof target !== 'string')) problems.push(`target_modules: expected a list of names, got ${show(targets)}`);
-  if (problems.length > 0) throw new FormatError('unsupported', path, problems.join('; '));
-  return {
-    rank: r as number, alpha: alpha as number, dropout: dropout as number, targetModules: targets as string[],
-    baseModel: typeof baseModel === 'string' ? baseModel : '',
-  };
+function checkPairs(tensors: ReadonlyMap<string, PeftTensor>, path: string): void {
+  const halves = [...tensors.keys()].filter((name) => /\.lora_[AB]\.weight$/.test(name));
+  if (halves.length === 0) throw new FormatError('missing_tensor', path, 'tensors: expected lora_A and lora_B weights, got none');
+  const single = halves.find((name) => !tensors.has(name.includes('.lora_A.') ? name.replace('.lora_A.', '.lora_B.') : name.replace('.lora_B.', '.lora_A.')));
+  if (single !== undefined) throw new FormatError('missing_tensor', path, `tensors: expected a lora_A for every lora_B, got ${single} alone`);
 }

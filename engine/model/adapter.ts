@@ -1,22 +1,18 @@
-import { tensor, tidy, variable, tensor2d, type Tensor, type Tensor2D, type Variable } from '@tensorflow/tfjs-core';
+import { tensor, tidy, variable, type Tensor, type Tensor1D, type Tensor2D, type Variable } from '@tensorflow/tfjs-core';
 import { EngineError } from '../errors.js';
 import type { LlamaConfig } from '../formats/llama-config.js';
-import { peftTensorName } from '../formats/peft-adapter.js';
-import { philoxWords } from '../random/philox.js';
+import { adaptedModules, biasedModules, describeTargets, loraProblems, type AdaptedModule } from '../formats/lora-modules.js';
+import type { LoraOptions, SavableModule } from '../formats/lora-options.js';
+import { peftBiasName, peftMagnitudeName, peftSavedName, peftTensorName, type PeftTensor } from '../formats/peft-adapter.js';
+import type { PhiloxKey } from '../random/philox.js';
 import type { LoraBranch } from '../tensor/lora.js';
-import { modules, targetModules, type Module } from './targets.js';
+import type { LlamaModel } from './load.js';
+import { variants } from './variants/index.js';
+import type { PlannedParameter } from './variants/variant.js';
 
-/** What decides an adapter's shape; `alpha / rank` scales the branch. */
-export interface LoraOptions {
-  rank: number;
-  alpha: number;
-  /** On the input of A, in training only. */
-  dropout: number;
-  /** Names out of `targetModules`. With tied embeddings a LoRA on `lm_head` changes the head alone. */
-  targetModules: readonly string[];
-}
+export type { LoraOptions } from '../formats/lora-options.js';
 
-/** One A or B. */
+/** One trainable tensor. */
 export interface LoraParameter {
   /** As in a PEFT file: `base_model.model.<module>.lora_A.weight`. */
   name: string;
@@ -24,64 +20,72 @@ export interface LoraParameter {
 }
 
 /** Values of one parameter, row-major. */
-export interface ParameterValues {
-  shape: readonly number[];
-  values: Float32Array;
-}
+export type ParameterValues = PeftTensor;
 
-/** Draws of a training step's micro-batch; absent where nothing is dropped. */
+/** Draws of a training step's micro-batch; absent where nothing is drawn. */
 export interface DropoutDraw {
   seed: number;
   /** Optimizer step, from 1; 0 is the draw of A. */
   step: number;
   /** Micro-batch within the step, from 0. */
   microBatch: number;
+  /** Noise on the embeddings: NEFTune's alpha (arXiv 2310.05914). @default none */
+  neftuneNoiseAlpha?: number;
 }
 
-interface Pair {
-  module: Module;
-  a: Variable;
-  b: Variable;
-  /** Place in the model's list of linear layers, which names the module's dropout stream. */
-  place: number;
-}
+/** A part of the model with parameters of its own: a block by its number, the embedding, or the head (undefined). */
+export type ModelPart = number | 'embedding' | undefined;
 
-/** Streams that the modules of one micro-batch may use: 2^12 linear layers, 2^20 micro-batches. */
+/** Streams that one micro-batch may use: 2^12, one for each linear layer and the last for noise; 2^20 micro-batches. */
 const MODULE_STREAMS = 4096;
 
-/** The trainable part: A [rank, in] and B [out, rank] of every targeted linear layer. */
+/** The first stream of a micro-batch's draws. */
+export const dropoutStream = ({ microBatch }: Pick<DropoutDraw, 'microBatch'>): number => microBatch * MODULE_STREAMS;
+/** The stream of one purpose within a micro-batch. */
+export const drawKey = (draw: DropoutDraw, place: number): PhiloxKey => ({ seed: draw.seed, step: draw.step, stream: dropoutStream(draw) + place });
+/** Place of the noise on the embeddings among the streams. */
+export const NOISE_PLACE = MODULE_STREAMS - 1;
+
+/** The trainable part: A and B of the adapted linear layers, and what else the options train. */
 export class LoraAdapter {
-  readonly scale: number;
-  private readonly pairs: Map<string, Pair>;
+  private readonly modules: ReadonlyMap<string, AdaptedModule>;
+  private readonly variables: ReadonlyMap<string, Variable>;
+  /** Names of the trained biases, by linear layer. */
+  private readonly biases: ReadonlyMap<string, string>;
 
   private constructor(
+    config: LlamaConfig,
     readonly options: LoraOptions,
-    pairs: Pair[],
+    values: (parameter: PlannedParameter) => Tensor,
   ) {
-    this.scale = options.alpha / options.rank;
-    this.pairs = new Map(pairs.map((pair) => [pair.module.path, pair]));
+    checkOptions(config, options);
+    const planned = variants.flatMap((variant) => variant(config, options));
+    this.modules = new Map(adaptedModules(config, options).map((module) => [module.path, module]));
+    this.biases = new Map(biasedModules(config, options).map(({ path }) => [path, peftBiasName(path, this.modules.has(path))]));
+    this.variables = new Map(planned.map((parameter) => [parameter.name, tidy(() => variable(values(parameter)))]));
   }
 
-  /** A uniform in ±1/√in (Kaiming with a = √5, as PEFT does), drawn by seed and name; B zero, so that the model starts unchanged. */
-  static create(config: LlamaConfig, options: LoraOptions, seed: number): LoraAdapter {
-    return LoraAdapter.build(config, options, (name, [rows, columns]) =>
-      name.includes('.lora_A.') ? kaimingUniform(rows * columns, columns, seed, name) : new Float32Array(rows * columns),
-    );
+  /**
+   * As PEFT starts one, drawn by seed and name: the model computes what it did before.
+   * @param model what magnitudes, biases and modules trained in full are copied from; needed where the options train some
+   */
+  static create(config: LlamaConfig, options: LoraOptions, seed: number, model?: LlamaModel): LoraAdapter {
+    const origin = { seed, model: () => model ?? missingModel() };
+    return new LoraAdapter(config, options, (parameter) => parameter.initial(origin));
   }
 
   /** An adapter of given values, by parameter name. All of them must be there, in their shapes, and no others. */
   static fromTensors(config: LlamaConfig, options: LoraOptions, tensors: ReadonlyMap<string, ParameterValues>): LoraAdapter {
     const unused = new Set(tensors.keys());
     const problems: string[] = [];
-    const take = (name: string, shape: [number, number]): Float32Array => {
-      const tensor = tensors.get(name);
+    const adapter = new LoraAdapter(config, options, ({ name, shape }) => {
+      const found = tensors.get(name);
       unused.delete(name);
-      if (tensor && tensor.shape.join() === shape.join()) return tensor.values;
-      problems.push(`${name}: expected [${shape.join(',')}], got ${tensor ? `[${tensor.shape.join(',')}]` : 'none'}`);
-      return new Float32Array(shape[0] * shape[1]);
-    };
-    const adapter = LoraAdapter.build(config, options, take);
-    for (const name of unused) problems.push(`${name}: expected no such tensor, as ${options.targetModules.join(', ')} are targeted`);
+      if (found && found.shape.join() === shape.join()) return tensor(found.values, shape, 'float32');
+      problems.push(`${name}: expected [${shape.join(',')}], got ${found ? `[${found.shape.join(',')}]` : 'none'}`);
+      return tensor(new Float32Array(shape.reduce((size, side) => size * side, 1)), shape);
+    });
+    for (const name of unused) problems.push(`${name}: expected no such tensor, as ${describeTargets(options)} are targeted`);
     if (problems.length > 0) {
       adapter.dispose();
       throw new EngineError('invalidInput', 'adapter_mismatch', `adapter: it does not fit the model:\n${problems.join('\n')}`);
@@ -89,49 +93,44 @@ export class LoraAdapter {
     return adapter;
   }
 
-  private static build(config: LlamaConfig, options: LoraOptions, values: (name: string, shape: [number, number]) => Float32Array): LoraAdapter {
-    checkOptions(config, options);
-    const wanted = new Set(options.targetModules);
-    const pairs: Pair[] = [];
-    modules(config).forEach((module, place) => {
-      if (!wanted.has(module.target)) return;
-      const [out, input] = module.shape;
-      const matrix = (letter: 'A' | 'B', shape: [number, number]): Variable =>
-        tidy(() => variable(tensor2d(values(peftTensorName(module.path, letter), shape), shape)));
-      pairs.push({ module, place, a: matrix('A', [options.rank, input]), b: matrix('B', [out, options.rank]) });
-    });
-    return new LoraAdapter(options, pairs);
-  }
-
   /** The branch of a linear layer, for its op; undefined where the layer is not targeted. */
   branch(path: string, draw?: DropoutDraw): LoraBranch | undefined {
-    const pair = this.pairs.get(path);
-    if (!pair) return undefined;
-    const branch: LoraBranch = { a: pair.a as Tensor as Tensor2D, b: pair.b as Tensor as Tensor2D, scale: this.scale };
+    const module = this.modules.get(path);
+    if (!module) return undefined;
+    const branch: LoraBranch = {
+      a: this.tensorOf<Tensor2D>(peftTensorName(path, 'A'))!, b: this.tensorOf<Tensor2D>(peftTensorName(path, 'B'))!, scale: module.scale,
+      magnitude: this.tensorOf<Tensor1D>(peftMagnitudeName(path)),
+    };
     const rate = this.options.dropout;
-    if (draw && rate > 0) {
-      branch.dropout = { rate, key: { seed: draw.seed, step: draw.step, stream: draw.microBatch * MODULE_STREAMS + pair.place } };
-    }
+    if (draw && rate > 0) branch.dropout = { rate, key: drawKey(draw, module.place) };
     return branch;
+  }
+
+  /** The trained bias of a linear layer, [out]; undefined where the base's own holds. */
+  bias(path: string): Tensor1D | undefined {
+    const name = this.biases.get(path);
+    return name === undefined ? undefined : this.tensorOf<Tensor1D>(name);
+  }
+
+  /** A module that is trained in full, [vocabulary, hidden]; undefined where the base's own holds. */
+  saved(module: SavableModule): Tensor2D | undefined {
+    return this.tensorOf<Tensor2D>(peftSavedName(module));
   }
 
   /** Paths of the targeted linear layers, in the order of the model's layers. */
   modulePaths(): string[] {
-    return [...this.pairs.keys()];
+    return [...this.modules.keys()];
   }
 
-  /** Every A and B, in the order of the model's layers. */
+  /** Everything that is trained: each module's A and B in the order of the model's layers, then what the other options add. */
   parameters(): LoraParameter[] {
-    return [...this.pairs.values()].flatMap(({ module, a, b }) => [
-      { name: peftTensorName(module.path, 'A'), variable: a },
-      { name: peftTensorName(module.path, 'B'), variable: b },
-    ]);
+    return [...this.variables].map(([name, variable]) => ({ name, variable }));
   }
 
-  /** Parameters whose gradient a part of the model gives: those of one block, or of the head (`layer` undefined). */
-  parametersOf(layer: number | undefined): LoraParameter[] {
-    const prefix = layer === undefined ? 'base_model.model.lm_head.' : `base_model.model.model.layers.${layer}.`;
-    return this.parameters().filter(({ name }) => name.startsWith(prefix));
+  /** Parameters whose gradient a part of the model gives. */
+  parametersOf(part: ModelPart): LoraParameter[] {
+    const module = part === undefined ? 'lm_head' : part === 'embedding' ? 'model.embed_tokens' : `model.layers.${part}`;
+    return this.parameters().filter(({ name }) => name.startsWith(`base_model.model.${module}.`));
   }
 
   /** Values of all parameters, by name. */
@@ -155,34 +154,26 @@ export class LoraAdapter {
     return this.parameters().reduce((sum, { variable }) => sum + variable.size, 0);
   }
 
+  /** Number of values that the model gets beside its own: all but the biases, which are trained in place. */
+  get added(): number {
+    const own = new Set(this.biases.values());
+    return this.parameters().reduce((sum, { name, variable }) => sum + (own.has(name) ? 0 : variable.size), 0);
+  }
+
   dispose(): void {
-    for (const { a, b } of this.pairs.values()) {
-      a.dispose();
-      b.dispose();
-    }
+    for (const variable of this.variables.values()) variable.dispose();
+  }
+
+  private tensorOf<T extends Tensor>(name: string): T | undefined {
+    return this.variables.get(name) as Tensor | undefined as T | undefined;
   }
 }
 
-function checkOptions(config: LlamaConfig, { rank, targetModules: targets }: LoraOptions): void {
-  const known: readonly string[] = targetModules;
-  const problems = targets.flatMap((target, i) =>
-    known.includes(target) ? [] : [`lora.targetModules[${i}]: unknown module '${target}'; this model has: ${known.join(', ')}`]);
-  for (const { target, shape } of modules(config).slice(-targetModules.length)) {
-    const least = Math.min(...shape);
-    if (targets.includes(target) && rank >= least) problems.push(`lora.rank: expected less than ${least}, the smaller side of ${target}, got ${rank}`);
-  }
-  if (targets.length === 0) problems.push('lora.targetModules: expected at least one, got none');
+function checkOptions(config: LlamaConfig, options: LoraOptions): void {
+  const problems = loraProblems(config, options).map(({ path, message }) => `lora.${path}: ${message}`);
   if (problems.length > 0) throw new EngineError('invalidInput', 'bad_lora', problems.join('\n'));
 }
 
-function kaimingUniform(count: number, fanIn: number, seed: number, name: string): Float32Array {
-  const bound = 1 / Math.sqrt(fanIn);
-  return Float32Array.from(philoxWords({ seed, step: 0, stream: hash(name) }, count), (word) => ((word + 0.5) / 2 ** 31 - 1) * bound);
-}
-
-/** FNV-1a, 32 bits: a stream for each parameter that does not depend on what else is targeted. */
-function hash(text: string): number {
-  let value = 0x811c9dc5;
-  for (let i = 0; i < text.length; i++) value = Math.imul(value ^ text.charCodeAt(i), 0x01000193);
-  return value >>> 0;
+function missingModel(): never {
+  throw new EngineError('internal', 'no_model', 'adapter: expected the model that its options copy parts of, got none');
 }

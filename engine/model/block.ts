@@ -1,6 +1,6 @@
 import { add, reshape, type Tensor, type Tensor1D, type Tensor2D, type Tensor4D } from '@tensorflow/tfjs-core';
+import { adaptedLinear } from '../tensor/adapted-linear.js';
 import type { LoraBranch } from '../tensor/lora.js';
-import { quantizedLinear } from '../tensor/quantized-linear.js';
 import { rmsNorm } from '../tensor/rms-norm.js';
 import { rotaryEmbedding } from '../tensor/rotary-embedding.js';
 import { swiGlu } from '../tensor/swi-glu.js';
@@ -23,7 +23,7 @@ export interface BlockContext {
 export function blockForward(model: LlamaModel, layer: number, x: Tensor2D, { shape, rope, attend, lora }: BlockContext): Tensor2D {
   const { heads, kvHeads, headDim, rmsNormEps } = model.config;
   const { inputNorm, postAttentionNorm, linear, biases, qkNorm } = model.blocks[layer];
-  const project = (name: BlockModule, input: Tensor): Tensor => quantizedLinear(input, linear[name], { lora: lora(modulePath(layer, name)), bias: biases?.[name] });
+  const project = (name: BlockModule, input: Tensor): Tensor => adaptedLinear(input, linear[name], { lora: lora(modulePath(layer, name)), bias: biases?.[name] });
   const split = (values: Tensor, count: number): Tensor4D => reshape(values, [...shape, count, headDim]);
   const rotates = model.config.unrotatedLayers?.includes(layer) !== true;
   /** Queries or keys as attention takes them: normalised and rotated, where the model does. */

@@ -1,9 +1,9 @@
 import { gather, reshape, tensor1d, tensor2d, tidy, type Tensor2D } from '@tensorflow/tfjs-core';
 import { windowOf } from '../formats/llama-config.js';
+import { adaptedLinear } from '../tensor/adapted-linear.js';
 import { causalAttention } from '../tensor/causal-attention.js';
 import { embedding } from '../tensor/embedding.js';
-import { linearCrossEntropy } from '../tensor/linear-cross-entropy.js';
-import { quantizedLinear } from '../tensor/quantized-linear.js';
+import { headCrossEntropy } from '../tensor/head-cross-entropy.js';
 import { rmsNorm } from '../tensor/rms-norm.js';
 import type { Scalar } from '@tensorflow/tfjs-core';
 import type { DropoutDraw, LoraAdapter } from './adapter.js';
@@ -66,7 +66,7 @@ export function forward(llama: Llama, batch: TokenBatch): Tensor2D {
 export function logitsOf({ model, adapter, draw }: Llama, hidden: Tensor2D): Tensor2D {
   return tidy(() => {
     const normed = rmsNorm(hidden, model.norm, model.config.rmsNormEps);
-    return quantizedLinear(normed, model.head, { lora: adapter?.branch('lm_head', draw) }) as Tensor2D;
+    return adaptedLinear(normed, model.head, { lora: adapter?.branch('lm_head', draw) }) as Tensor2D;
   });
 }
 
@@ -82,5 +82,5 @@ export function summedLoss({ model, adapter, draw }: Llama, hidden: Tensor2D, { 
   const counted = gather(hidden, tensor1d(places, 'int32'));
   const normed = rmsNorm(counted, model.norm, model.config.rmsNormEps) as Tensor2D;
   const targets = tensor1d(places.map((place) => labels[place]), 'int32');
-  return linearCrossEntropy(normed, model.head, targets, { lora: adapter?.branch('lm_head', draw) });
+  return headCrossEntropy(normed, model.head, targets, { lora: adapter?.branch('lm_head', draw) });
 }

@@ -92,6 +92,23 @@ export async function loadBlock(source: WeightReader, layer: number, base: BaseD
   };
 }
 
+/** A frozen linear layer by its path. */
+export function linearWeight(model: LlamaModel, path: string): FrozenWeight {
+  const { layer, module } = placeOf(path);
+  return layer === undefined ? model.head : model.blocks[layer].linear[module];
+}
+
+/** The bias of a linear layer that has one. */
+export function linearBias(model: LlamaModel, path: string): Tensor1D {
+  const { layer, module } = placeOf(path);
+  return model.blocks[layer!].biases![module]!;
+}
+
+function placeOf(path: string): { layer: number | undefined; module: BlockModule } {
+  const [, layer, module] = /\.layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)$/.exec(path) ?? [];
+  return { layer: layer === undefined ? undefined : Number(layer), module: module as BlockModule };
+}
+
 export function disposeModel({ embedding, blocks, norm, head }: LlamaModel): void {
   [embedding, ...(head === embedding ? [] : [head])].forEach(disposeWeight);
   norm.dispose();

@@ -9,3 +9,4 @@ import './quantized-linear.js';
 import './rms-norm.js';
 import './rotary-embedding.js';
 import './swi-glu.js';
+import './uniform-noise.js';

@@ -14,13 +14,14 @@ export interface EmbeddingAttrs {
 }
 
 /**
- * Rows of a frozen table; no gradient.
+ * Rows of a table. A gradient flows to one that is trained.
  * @param weight [vocabulary, h]
  * @param ids int32 [B, T], each below the vocabulary's size (not checked here: that would read them back from the device)
  * @returns [B, T, h]
  */
 export function embedding(weight: FrozenWeight, ids: Tensor2D): Tensor3D {
   if (ids.rank !== 2 || ids.dtype !== 'int32') throw shapeError(`embedding: ids: expected int32 [B,T], got ${ids.dtype} ${shapeText(ids)}`);
+  if (weight.kind === 'dense' && weight.trained) return reshape(gather(weight.value, reshape(ids, [-1])), [...ids.shape, weight.shape[1]]) as Tensor3D;
   return runKernel<Tensor3D>(Embedding, { ids }, { weight } satisfies EmbeddingAttrs);
 }
 

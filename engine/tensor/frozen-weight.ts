@@ -56,7 +56,7 @@ export function disposeWeight(weight: FrozenWeight): void {
 export const weightBytes = (weight: FrozenWeight): number => tensorsOf(weight).reduce((sum, { size }) => sum + 4 * size, 0);
 
 function tensorsOf(weight: FrozenWeight): Tensor[] {
-  const resident = weight.resident ? [weight.resident] : [];
+  const resident = [weight.resident, weight.rowSquares].filter((tensor) => tensor !== undefined);
   if (weight.kind === 'dense') return [weight.value, ...resident];
   if (weight.kind === 'int8') return [weight.codes, weight.absmax, ...resident];
   const scales = weight.absmax.nested ? [weight.absmax.codes, weight.absmax.absmax] : [weight.absmax.values];

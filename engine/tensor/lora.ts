@@ -1,4 +1,4 @@
-import type { Tensor2D } from '@tensorflow/tfjs-core';
+import type { Tensor1D, Tensor2D } from '@tensorflow/tfjs-core';
 import type { PhiloxKey } from '../random/philox.js';
 import { expectShape, shapeError } from './shape-error.js';
 
@@ -15,13 +15,16 @@ export interface LoraBranch {
   a: Tensor2D;
   /** [out, rank]. */
   b: Tensor2D;
-  /** alpha / rank. */
+  /** alpha / rank, or alpha / √rank. */
   scale: number;
   dropout?: DropoutOptions;
+  /** [out]: what the rows of the sum are brought to in length (DoRA); `adaptedLinear` alone does so. */
+  magnitude?: Tensor1D;
 }
 
-export function checkLora(op: string, { a, b }: LoraBranch, [out, inner]: readonly [number, number]): void {
+export function checkLora(op: string, { a, b, magnitude }: LoraBranch, [out, inner]: readonly [number, number]): void {
   expectShape(op, 'lora.a', a, ['rank', inner]);
   expectShape(op, 'lora.b', b, [out, 'rank']);
+  if (magnitude) expectShape(op, 'lora.magnitude', magnitude, [out]);
   if (a.shape[0] !== b.shape[1]) throw shapeError(`${op}: lora.b: expected rank ${a.shape[0]} as in lora.a, got ${b.shape[1]}`);
 }

@@ -5,11 +5,15 @@ interface Matrix {
   shape: [number, number];
   /** The dequantised float32 copy, where memory is traded for speed. Same numbers. */
   resident?: Tensor2D;
+  /** [out]: the squared lengths of the rows, once they were asked for. */
+  rowSquares?: Tensor1D;
 }
 /** float32, or rounded to bfloat16 and kept in float32. */
 export interface DenseWeight extends Matrix {
   kind: 'dense';
   value: Tensor2D;
+  /** The value is a variable that gradients flow to: see `adaptedLinear`, `embedding` and `headCrossEntropy`. @default false */
+  trained?: boolean;
 }
 /** NF4 in blocks of 64 along the flattened matrix. */
 export interface Nf4Weight extends Matrix {

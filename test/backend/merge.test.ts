@@ -77,7 +77,7 @@ describe('an adapter', () => {
   it('lists every mistake in its options', async () => {
     const source = await openModel(goldenPath('model/base'));
     const create = () => LoraAdapter.create(source.config, { rank: 64, alpha: 8, dropout: 0, targetModules: ['q_prj', 'k_proj'] }, 1);
-    expect(create).toThrow(/targetModules\[0\]: unknown module 'q_prj'; this model has: q_proj, .*lm_head\nlora.rank: expected less than 32, the smaller side of k_proj, got 64/);
+    expect(create).toThrow(/targetModules\[0\]: unknown module 'q_prj'; this model has: q_proj, .*lm_head\nlora.rank: expected less than 32, the smaller side of k_proj \[32×64\], got 64/);
     await source.close();
   });
 

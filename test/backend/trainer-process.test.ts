@@ -5,7 +5,7 @@ import type { EvaluationPrompt, ModelRef } from '../../contracts/stages.js';
 import type { TrainerResult } from '../../contracts/trainer-messages.js';
 import { writeTokenFile } from '../../engine/data/token-file.js';
 import { openModel } from '../../engine/formats/open-model.js';
-import { readPeftAdapter } from '../../engine/formats/peft-adapter.js';
+import { peftTensorName, readPeftAdapter } from '../../engine/formats/peft-adapter.js';
 import { dequantizedSource } from '../../engine/model/dequantized-source.js';
 import { createRunTrainer } from '../../activities/run-trainer.js';
 import type { TrainerError } from '../../activities/trainer-error.js';
@@ -78,14 +78,15 @@ describe('the engine process', () => {
       merge: { dtype: 'bf16', maxShardSize: '5GB', measureTokens: 64 }, export: { gguf: [] },
     }), 'merge');
     expect(merged.measured!.ways.map(({ onto }) => onto)).toEqual(['original', 'dequantized']);
-    const { a, b } = (await readPeftAdapter(result.adapterDirectory)).modules.get('model.layers.1.mlp.up_proj')!;
+    const { tensors } = await readPeftAdapter(result.adapterDirectory);
+    const [a, b] = (['A', 'B'] as const).map((part) => tensors.get(peftTensorName('model.layers.1.mlp.up_proj', part))!.values);
     const name = 'model.layers.1.mlp.up_proj.weight';
     const [source, target] = [await openModel(modelDirectory), await openModel(merged.directory)];
     const original = await (merged.kept.onto === 'dequantized' ? dequantizedSource(source, base) : source).read(name);
     const sum = await target.read(name);
     await Promise.all([source.close(), target.close()]);
     for (const [row, column] of [[0, 0], [17, 40], [127, 63]]) {
-      const delta = a.data.reduce((total, _, i) => (i % 64 === column ? total + a.data[i] * b.data[row * 4 + Math.floor(i / 64)] : total), 0) * 2; // alpha 8 / rank 4
+      const delta = a.reduce((total, _, i) => (i % 64 === column ? total + a[i] * b[row * 4 + Math.floor(i / 64)] : total), 0) * 2; // alpha 8 / rank 4
       const expected = original[row * 64 + column] + delta;
       expect(Math.abs(sum[row * 64 + column] - expected)).toBeLessThanOrEqual(Math.abs(expected) * 2 ** -8); // bf16
     }

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { llamaTensors } from '../../engine/formats/llama-tensors.js';
 import { openModel } from '../../engine/formats/open-model.js';
 import { openTokenizer } from '../../engine/formats/open-tokenizer.js';
-import { writePeftAdapter, type PeftModule } from '../../engine/formats/peft-adapter.js';
+import { peftTensorName, writePeftAdapter, type PeftTensor } from '../../engine/formats/peft-adapter.js';
 import { writeHuggingFaceModel } from '../../engine/formats/write-huggingface-model.js';
 
 const [out, model = 'test/golden/formats-model.gguf'] = process.argv.slice(2);
@@ -19,14 +19,17 @@ await writeHuggingFaceModel(join(out, 'bf16'), parts);
 await writeHuggingFaceModel(join(out, 'sharded'), parts, { dtype: 'f32', maxShardBytes: 60_000 });
 
 const rank = 2;
-const modules = new Map<string, PeftModule>();
+const tensors = new Map<string, PeftTensor>();
 for (const [name, [rows, columns]] of llamaTensors(source.config)) {
   if (!/(q|v|down)_proj/.test(name)) continue;
-  const wave = (length: number) => Float32Array.from({ length }, (_, i) => Math.sin(i + modules.size));
-  modules.set(name.replace(/\.weight$/, ''), { a: { shape: [rank, columns], data: wave(rank * columns) }, b: { shape: [rows, rank], data: wave(rows * rank) } });
+  const wave = (length: number) => Float32Array.from({ length }, (_, i) => Math.sin(i + tensors.size / 2));
+  const module = name.replace(/\.weight$/, '');
+  const [a, b] = [wave(rank * columns), wave(rows * rank)];
+  tensors.set(peftTensorName(module, 'A'), { shape: [rank, columns], values: a });
+  tensors.set(peftTensorName(module, 'B'), { shape: [rows, rank], values: b });
 }
 await writePeftAdapter(join(out, 'adapter'), {
-  config: { rank, alpha: 8, dropout: 0.05, targetModules: ['q_proj', 'v_proj', 'down_proj'], baseModel: join(out, 'f32') }, modules,
+  config: { rank, alpha: 8, dropout: 0.05, targetModules: ['q_proj', 'v_proj', 'down_proj'], baseModel: join(out, 'f32') }, tensors,
 });
 await source.close();
 

@@ -8,6 +8,7 @@ import { dequantizeInt8Program, dequantizeNf4Program } from '../../engine/cuda/p
 import { dropoutAddProgram, dropoutProgram } from '../../engine/cuda/programs/dropout.cu.js';
 import { binaryProgram, castProgram, rangeProgram, selectProgram, unaryProgram } from '../../engine/cuda/programs/elementwise.cu.js';
 import { gatherProgram, oneHotProgram, placeRowsProgram, stridedCopyProgram } from '../../engine/cuda/programs/layout.cu.js';
+import { uniformNoiseProgram } from '../../engine/cuda/programs/noise.cu.js';
 import { loraDownProgram, loraOuterProgram, loraSpreadProgram, loraSumProgram } from '../../engine/cuda/programs/lora.cu.js';
 import { crossEntropyProgram } from '../../engine/cuda/programs/loss.cu.js';
 import { argReduceProgram, cumulativeSumProgram, reduceProgram, softmaxProgram, type Reduction } from '../../engine/cuda/programs/reduce.cu.js';
@@ -26,7 +27,7 @@ export function catalogue(): CudaProgram[] {
     rotaryProgram('bf16', 64, 32), rotaryProgram('f32', 66, 33), swiGluProgram('bf16', 'bf16', 'bf16', 99), swiGluProgram('f32', 'f32', 'f32', 99),
     swiGluGradProgram('bf16', 'bf16', 'bf16', 99), swiGluGradProgram('f32', 'f32', 'f32', 99),
     dequantizeNf4Program('bf16', 99), dequantizeNf4Program('f32', 99), dequantizeInt8Program('bf16', 99), dequantizeInt8Program('f32', 99),
-    dropoutProgram('bf16', 'bf16', 99), dropoutProgram('f32', 'f32', 99), dropoutAddProgram(99),
+    dropoutProgram('bf16', 'bf16', 99), dropoutProgram('f32', 'f32', 99), dropoutAddProgram(99), uniformNoiseProgram(99),
     ...formats.flatMap((from) => (['f32', 'bf16'] as const).map((to) => castProgram(from, to, 99))), castProgram('f32', 'i32', 99), castProgram('bf16', 'u8', 99), castProgram('u8', 'i32', 99),
     unaryProgram('Exp', 'expf(x)', 'bf16', 'bf16', 99),
     ...formats.map((b) => binaryProgram('Add', 'a + b', 'bf16', b, 'f32', { size: 99 })), binaryProgram('Add', 'a + b', 'bf16', 'bf16', 'bf16', { size: 99 }),

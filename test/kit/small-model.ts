@@ -28,10 +28,4 @@ export const smallTrain = (options: Partial<TrainConfig> = {}): TrainConfig =>
   trainSchema.parse({ steps: 8, batchSize: 2, accumulation: 2, learningRate: 1e-2, groupByLength: false, ...options });
 
 /** A PEFT directory's tensors by name. */
-export async function peftTensors(directory: string): Promise<Map<string, ParameterValues>> {
-  const { modules } = await readPeftAdapter(directory);
-  return new Map([...modules].flatMap(([path, { a, b }]) => [
-    [`base_model.model.${path}.lora_A.weight`, { shape: a.shape, values: a.data }] as const,
-    [`base_model.model.${path}.lora_B.weight`, { shape: b.shape, values: b.data }] as const,
-  ]));
-}
+export const peftTensors = async (directory: string): Promise<ReadonlyMap<string, ParameterValues>> => (await readPeftAdapter(directory)).tensors;
