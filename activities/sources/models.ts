@@ -11,7 +11,7 @@ import { digestOf, recall, remember } from './digest-cache.js';
 import { fetchHubFile, HubRepository } from './hub/hub-repository.js';
 import { hubSettings } from './hub/hub-settings.js';
 import { describeRepository, hubScheme, pinnedHubUri, type HubUri } from './hub/hub-uri.js';
-import { modelFiles } from './model-files.js';
+import { ggufModels, modelFiles, modelParts } from './model-files.js';
 import { SourceError } from './source-error.js';
 import type { SourceProgress, SourceSettings } from './source-settings.js';
 import { asInput, openBucket, parseSourceUri } from './source-uri.js';
@@ -61,7 +61,7 @@ export async function locateModel(uri: string, settings: SourceSettings): Promis
 async function localModel(path: string, { cacheDirectory }: SourceSettings, uriOf: (name: string) => string): Promise<LocalModel> {
   const isDirectory = (await stat(path)).isDirectory();
   const directory = isDirectory ? path : dirname(path);
-  const names = isDirectory ? modelFiles(await readdir(path)) : [basename(path)];
+  const names = isDirectory ? modelFiles(await readdir(path)) : modelParts(basename(path), await readdir(directory));
   return {
     path,
     pin: (progress) => Promise.all(names.map(async (name) => ({
@@ -78,11 +78,11 @@ async function locateOnHub(uri: HubUri, settings: SourceSettings): Promise<Locat
   const single = paths.includes(uri.path);
   const folder = single ? uri.path.slice(0, uri.path.lastIndexOf('/') + 1) : uri.path === '' ? '' : `${uri.path}/`;
   const inFolder = paths.filter((path) => path.startsWith(folder) && !path.slice(folder.length).includes('/')).map((path) => path.slice(folder.length));
-  const names = single ? [basename(uri.path)] : modelFiles(inFolder);
+  const names = single ? modelParts(basename(uri.path), inFolder) : modelFiles(inFolder);
   const where = `${describeRepository(uri)}${uri.path === '' ? '' : `/${uri.path}`}`;
   const shown = (inFolder.length > 0 ? inFolder : paths).slice(0, 12).join(', ') || 'no file';
-  const ggufs = names.filter((name) => name.endsWith('.gguf'));
-  if (ggufs.length > 1) throw new SourceError(`expected one .gguf file in ${where}, got ${ggufs.length}: ${ggufs.slice(0, 12).join(', ')}; name one, as ${hubScheme}${where}/${ggufs[0]}`);
+  const ggufs = ggufModels(names);
+  if (ggufs.length > 1) throw new SourceError(`expected one GGUF model in ${where}, got ${ggufs.length}: ${ggufs.slice(0, 12).join(', ')}; name one, as ${hubScheme}${where}/${ggufs[0]}`);
   if (!names.some((name) => /\.(safetensors|bin|gguf)$/.test(name)) || (ggufs.length === 0 && !names.includes('config.json'))) {
     throw new SourceError(`expected config.json with weights (.safetensors or pytorch_model.bin), or a .gguf file, in ${where}, got ${shown}`);
   }
