@@ -7,7 +7,7 @@ import { findBackend } from '@tensorflow/tfjs-core';
 import type { CudaBackend } from '../engine/cuda/backend.js';
 import { registerCudaBackend } from '../engine/cuda/register.js';
 import type { TokenRows } from '../engine/data/batches.js';
-import { trainSchema } from '../contracts/fine-tune-config.js';
+import { loraSchema, trainSchema } from '../contracts/fine-tune-config.js';
 import { targetModules } from '../engine/model/targets.js';
 import { selectBackend } from '../engine/tensor/backends.js';
 import { trainAdapter } from '../engine/train/train.js';
@@ -37,7 +37,7 @@ const marks: number[] = [], losses: number[] = [];
 const outcome = await trainAdapter(
   {
     model: randomModel(config, { dtype: 'nf4', doubleQuant: true }),
-    lora: { rank: 8, alpha: 8, dropout: 0.05, bias: 'none', targetModules: [...targetModules] },
+    lora: loraSchema.parse({ rank: 8, alpha: 8, targetModules: [...targetModules] }),
     train: trainSchema.parse({ steps: Number(steps), batchSize: BATCH, accumulation: ACCUMULATION, learningRate: 1e-4, evalEvery: 100_000, checkpointEvery: 100_000 }),
     trainRows: rows(0, ROWS - 32),
     testRows: rows(ROWS - 32, 32),

@@ -68,21 +68,53 @@ const formatSchema = z.strictObject({
   maxLength: z.int().min(8).default(256),
 });
 
-export const loraSchema = z.strictObject({
-  /** Rank of A and B. @default 8 */
-  rank: z.int().positive().default(8),
-  /** The branch is scaled by alpha / rank. @default 16 */
-  alpha: z.number().positive().default(16),
-  /** Dropout on the input of A. @default 0.05 */
-  dropout: z.number().min(0).lt(1).default(0.05),
-  /** Only `none` exists: the base's biases stay frozen. */
-  bias: z.literal('none').default('none'),
-  /** Names of the linear layers to adapt. @default all seven of a block */
-  targetModules: z
-    .array(z.string().min(1))
-    .min(1)
-    .default(['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj']),
-});
+/** Names of linear layers by their ends (`q_proj`, `layers.0.mlp.up_proj`), or a regular expression for whole names. */
+const modulesSchema = z.union([z.string().min(1), z.array(z.string().min(1))]);
+
+/** What is trained, as PEFT's LoraConfig has it. What this says of PEFT is of version 0.21. */
+export const loraSchema = z
+  .strictObject({
+    /**
+     * Go on from an adapter: a PEFT directory at `file:`, `s3://` or `hf://owner/name`. The options below are its own; those that
+     * are given must be the same. @default a new adapter
+     */
+    from: z.string().min(1).optional(),
+    /** Rank of A and B. @default 8 */
+    rank: z.int().positive().default(8),
+    /** The branch is scaled by alpha / rank. @default 16 */
+    alpha: z.number().positive().default(16),
+    /** Ranks of some modules: pattern → rank. A pattern is a regular expression for the end of a module's name, from a dot on; the first that fits counts. @default none */
+    rankPattern: z.record(z.string().min(1), z.int().positive()).default({}),
+    /** The same for alpha. @default none */
+    alphaPattern: z.record(z.string().min(1), z.number().positive()).default({}),
+    /** Scale by alpha / √rank instead, so that a larger rank does not learn more slowly (rsLoRA, arXiv 2312.03732). @default false */
+    useRsLora: z.boolean().default(false),
+    /** Train the lengths of the weights' rows apart from their directions (DoRA, arXiv 2402.09353). @default false */
+    useDora: z.boolean().default(false),
+    /** How A is drawn: uniform in ±1/√in, or normal with a deviation of 1/rank. B starts as zero. @default default */
+    initLoraWeights: z.enum(['default', 'gaussian']).default('default'),
+    /** Dropout on the input of A. @default 0.05 */
+    dropout: z.number().min(0).lt(1).default(0.05),
+    /** Also train the biases of the adapted layers, or all of the base's. Few models have any: Qwen2's q, k and v do. @default none */
+    bias: z.enum(['none', 'lora_only', 'all']).default('none'),
+    /** The linear layers to adapt: ends of names, a regular expression for whole names, or `all-linear`: every one but the head. @default all seven of a block */
+    targetModules: modulesSchema.default(['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj']),
+    /** Those of them to leave out. @default none */
+    excludeModules: modulesSchema.optional(),
+    /** The blocks to adapt, counted from 0. @default all */
+    layersToTransform: z.array(z.int().nonnegative()).optional(),
+    /** Train these in full, as float32 copies; with tied embeddings they are tied no longer. @default none */
+    modulesToSave: z.array(z.enum(['embed_tokens', 'lm_head'])).default([]),
+    /** B learns this many times as fast as A (LoRA+, arXiv 2402.12354, which has 16). @default 1 */
+    loraPlusRatio: z.number().min(1).optional(),
+  })
+  .superRefine(({ from, initLoraWeights, targetModules, excludeModules, layersToTransform }, context) => {
+    const refuse = (path: string, message: string): void => context.addIssue({ code: 'custom', path: [path], message });
+    if (from !== undefined && initLoraWeights !== 'default') refuse('initLoraWeights', `expected none with lora.from, whose weights are there, got ${initLoraWeights}`);
+    for (const [path, list] of Object.entries({ targetModules, excludeModules, layersToTransform })) {
+      if (Array.isArray(list) && list.length === 0) refuse(path, 'expected at least one, got []');
+    }
+  });
 
 export const baseSchema = z.discriminatedUnion('dtype', [
   /** NF4, blocks of 64 with one absmax each; `doubleQuant` stores the absmax themselves in 8 bits (QLoRA, arXiv 2305.14314). */
@@ -133,7 +165,9 @@ export const trainSchema = z
     checkpointEvery: z.int().positive().default(50),
     /** Recompute a block's activations in the backward pass instead of keeping them. @default false */
     checkpointing: z.boolean().default(false),
-    /** Seeds adapter init, data order and dropout. @default 42 */
+    /** Uniform noise on the embeddings in training, of magnitude alpha / √(tokens of the longest row · width) (NEFTune, arXiv 2310.05914). @default none */
+    neftuneNoiseAlpha: z.number().positive().optional(),
+    /** Seeds adapter init, data order, dropout and noise. @default 42 */
     seed: z.int().nonnegative().default(42),
   })
   .refine((train) => train.epochs === undefined || train.steps === undefined, {

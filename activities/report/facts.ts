@@ -1,3 +1,4 @@
+import { describeTargets } from '../../engine/formats/lora-modules.js';
 import { count, counted, duration, percent } from './numbers.js';
 import type { ReportData } from './report-data.js';
 
@@ -5,13 +6,13 @@ import type { ReportData } from './report-data.js';
 export type Fact = readonly [name: string, value: string];
 
 export function trainingFacts({ config, train, timings, format, ingest }: ReportData): Fact[] {
-  const { lora, base } = config;
+  const { base } = config;
   const { summary } = train;
   const seconds = timings.find(({ name }) => name === 'train')?.seconds;
   const { batchSize, accumulation } = config.train;
   return [
     ['Trainable parameters', `${count(summary.trainableParameters)} of ${count(summary.totalParameters)} (${percent(summary.trainableParameters / summary.totalParameters, 3)})`],
-    ['Adapter', `LoRA of rank ${lora.rank}, scaled by ${lora.alpha}/${lora.rank} = ${Number((lora.alpha / lora.rank).toFixed(3))}, dropout ${lora.dropout}, on ${lora.targetModules.join(', ')}`],
+    ['Adapter', adapter(config)],
     ['Frozen base', base.dtype === 'nf4' ? `NF4${base.doubleQuant ? ', double-quantised' : ''}` : base.dtype],
     ['Trained on', `${counted(ingest.report.train, 'row')}, ${counted(format.report.train.trainedTokens, 'token')} of which the loss counts (${config.train.loss === 'response' ? 'responses only' : 'prompts and responses'})`],
     ['Work done', `${counted(summary.steps, 'step')} of ${count(batchSize * accumulation)} rows (${batchSize} × ${accumulation}), ${counted(Number(summary.epochs.toFixed(2)), 'epoch')}, ${counted(summary.tokens, 'token')}`],
@@ -21,6 +22,21 @@ export function trainingFacts({ config, train, timings, format, ingest }: Report
     ['Time', seconds === undefined ? 'not recorded' : `${duration(seconds)}, ${count(Math.round(summary.tokens / Math.max(seconds, 0.001)))} tokens a second with start and checkpoints`],
     ['Backend', summary.backend],
   ];
+}
+
+function adapter({ lora, train }: ReportData['config']): string {
+  const { rank, alpha, useDora, useRsLora, rankPattern, alphaPattern, excludeModules, layersToTransform, bias, modulesToSave, loraPlusRatio, from } = lora;
+  const patterns = (what: string, values: Record<string, number>): string[] => Object.entries(values).map(([pattern, value]) => `${what} ${value} for ${pattern}`);
+  const scale = `${alpha}/${useRsLora ? '√' : ''}${rank} = ${Number((alpha / (useRsLora ? Math.sqrt(rank) : rank)).toFixed(3))}`;
+  return [
+    `${useDora ? 'DoRA' : 'LoRA'} of rank ${rank}`, `scaled by ${scale}`, ...patterns('rank', rankPattern), ...patterns('alpha', alphaPattern), `dropout ${lora.dropout}`,
+    `on ${describeTargets(lora)}${excludeModules === undefined ? '' : ` but ${[excludeModules].flat().join(', ')}`}${layersToTransform ? ` of layers ${layersToTransform.join(', ')}` : ''}`,
+    ...(bias === 'none' ? [] : [bias === 'all' ? 'with all biases' : 'with the biases of these']),
+    ...(modulesToSave.length > 0 ? [`with ${modulesToSave.join(' and ')} in full`] : []),
+    ...(loraPlusRatio === undefined ? [] : [`LoRA+ of ratio ${loraPlusRatio}`]),
+    ...(train.neftuneNoiseAlpha === undefined ? [] : [`NEFTune noise of alpha ${train.neftuneNoiseAlpha}`]),
+    ...(from === undefined ? [] : [`from ${from}`]),
+  ].join(', ');
 }
 
 function learningRate({ learningRate, schedule, warmupRatio, minLearningRateRatio }: ReportData['config']['train']): string {

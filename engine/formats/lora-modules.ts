@@ -124,7 +124,7 @@ function nameProblems(config: LlamaConfig, options: LoraTargets, suggest: (name:
   const unknown = (name: string): string => {
     if (endsWithName('model.embed_tokens', name)) return `expected linear layers, got '${name}', the embedding; modulesToSave trains it in full`;
     const guess = suggest(name, targetModules);
-    return `unknown module '${name}'${guess ? `, did you mean '${guess}'?` : `; ${has}`}`;
+    return `unknown module '${name}'${guess ? `, did you mean '${guess}'?` : ';'} ${has}`;
   };
   const inList = (path: string, names: readonly string[]): OptionProblem[] => names.flatMap((name, i) => {
     if (!paths.some((known) => endsWithName(known, name))) return [{ path: `${path}[${i}]`, message: unknown(name) }];

@@ -24,7 +24,7 @@ describe('checkConfig', () => {
     expect(problemsOf(bad)).toEqual([
       'lora.alpha: expected more than 0, got -1',
       'lora.dropout: expected less than 1, got 1',
-      'lora.targetModules: expected a list length of 1 or more, got []',
+      'lora.targetModules: expected at least one, got []',
       'model.uri: missing, expected a string',
       'name: expected 1 to 63 of a-z, 0-9 and -, starting with a letter or digit, got "No Spaces"',
       'train.schedule: expected linear, cosine, constant, inverse_sqrt or warmup_stable_decay, got "poly"',
@@ -34,7 +34,7 @@ describe('checkConfig', () => {
 
   it('offers the key that was probably meant, and lists the keys when none is near', () => {
     expect(problemsOf({ ...good, train: { learning_rate: 1 } })).toEqual(["train.learning_rate: unknown key, did you mean 'learningRate'?"]);
-    expect(problemsOf({ ...good, lora: { xyz: 1 } })).toEqual(['lora.xyz: unknown key, expected rank, alpha, dropout, bias or targetModules']);
+    expect(problemsOf({ ...good, lora: { xyz: 1 } })).toEqual(['lora.xyz: unknown key, expected from, rank, alpha, rankPattern, alphaPattern, useRsLora, useDora, initLoraWeights, dropout, bias, targetModules, excludeModules, layersToTransform, modulesToSave or loraPlusRatio']);
   });
 
   it('says where in a list a value is wrong', () => {
