@@ -11,14 +11,15 @@ import type { ModelRef } from '../contracts/stages.js';
 import type { ArtifactStore } from '../store/artifact-store.js';
 import { findStageResult, saveStageResult } from './stage-result.js';
 import type { RunTrainer } from './run-trainer.js';
+import type { SourceProgress } from './sources/source-settings.js';
 
 /** What a stage may touch. Given by the worker; nothing in it knows of Temporal. */
 export interface StageContext {
   store: ArtifactStore;
   /** Local directory with the model's files under their names, fetched when the cache lacks them. */
-  models: { open(model: ModelRef): Promise<string> };
+  models: { open(model: ModelRef, progress?: SourceProgress): Promise<string> };
   /** Local path of a dataset file, verified against its digest. */
-  fetchDataset(ref: ArtifactRef): Promise<string>;
+  fetchDataset(ref: ArtifactRef, progress?: SourceProgress): Promise<string>;
   /** Where tools are kept between runs. */
   cacheDirectory: string;
   /** Runs one engine job in a child process. */
@@ -79,7 +80,16 @@ export async function runStage<Input, Output>(
   const input = parseInput(stage, request.input);
   const key = stageKey(stage, input, request.scope);
   const { workRoot, ...rest } = services;
-  const { store } = services;
+  const { store, models, signal } = services;
+  // What a stage has fetched is its progress, and ends with it.
+  const fetching: SourceProgress = (...report) => {
+    signal.throwIfAborted();
+    services.progress(...report);
+  };
+  const sources: Pick<StageContext, 'models' | 'fetchDataset'> = {
+    models: { open: (model) => models.open(model, fetching) },
+    fetchDataset: (ref) => services.fetchDataset(ref, fetching),
+  };
 
   const earlier = stage.reusable === false ? undefined : await findStageResult(store, stage, key);
   if (earlier?.complete) {
@@ -92,7 +102,7 @@ export async function runStage<Input, Output>(
   const workDirectory = await mkdtemp(join(workRoot, `${stage.name}-`));
   try {
     const start = performance.now();
-    const output = stage.output.parse(await stage.run(input, { ...rest, workDirectory, key, scope: request.scope }));
+    const output = stage.output.parse(await stage.run(input, { ...rest, ...sources, workDirectory, key, scope: request.scope }));
     const seconds = Math.round(performance.now() - start) / 1000;
     if (stage.reusable === false) return { key, reused: false, seconds, output };
     const saved = await saveStageResult(store, stage, { key, seconds, output }, earlier?.etag ?? null);

@@ -21,7 +21,7 @@ export function createServices(config: TemperConfig, log: Logger, stopping: Abor
     store: openStore(config.store),
     models: new ModelCache(settings),
     cacheDirectory: config.cacheDirectory,
-    fetchDataset: (ref) => fetchDataset(ref, settings),
+    fetchDataset: (ref, progress) => fetchDataset(ref, settings, progress),
     runTrainer: withBackend(createTrainer(config), config.backend),
     workRoot: join(config.cacheDirectory, 'work'),
     keepCheckpoints: config.trainer.keepCheckpoints,

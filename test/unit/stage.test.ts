@@ -165,3 +165,32 @@ describe('runStage', () => {
     expect(await its.store.list('')).toEqual([]);
   });
 });
+
+describe('what a stage has fetched', () => {
+  const fetching = (signal: AbortSignal) => {
+    const reports: [string, number, number][] = [];
+    const run = runStage(
+      defineStage({ name: 'ingest', version: 1, input: z.strictObject({}), output: z.strictObject({ path: z.string() }), run: async (_, { fetchDataset }) => ({ path: await fetchDataset(ref()) }) }),
+      { input: {} },
+      {
+        ...services(), signal,
+        progress: (...report) => void reports.push(report),
+        fetchDataset: (_, progress) => {
+          progress?.('fetching the dataset', 1, 2);
+          return Promise.resolve('/fetched');
+        },
+      },
+    );
+    return { run, reports };
+  };
+
+  it('is reported as its progress', async () => {
+    const { run, reports } = fetching(new AbortController().signal);
+    expect((await run).output).toEqual({ path: '/fetched' });
+    expect(reports).toEqual([['fetching the dataset', 1, 2]]);
+  });
+
+  it('ends with the run', async () => {
+    await expect(fetching(AbortSignal.abort(new Error('cancelled'))).run).rejects.toThrow('cancelled');
+  });
+});
