@@ -1,6 +1,6 @@
 /**
  * Training steps on one GPU. First a tiny model's losses on `cuda` beside `cpu`'s, then the time and memory of a shape's steps:
- *   gpu-steps losses | gpu-steps floor MODEL TOKENS | gpu-steps MODEL ROWS LENGTH ACCUMULATION [recompute] [graph] [lean] [tune] [profile]
+ *   gpu-steps losses | gpu-steps floor MODEL TOKENS | gpu-steps MODEL ROWS LENGTH ACCUMULATION [recompute] [lean] [tune] [profile]
  */
 import { dispose, findBackend, getBackend, setBackend } from '@tensorflow/tfjs-core';
 import type { CudaBackend } from '../engine/cuda/backend.js';
@@ -21,19 +21,19 @@ const [what, rows = '16', length = '256', accumulation = '1', ...flags] = proces
 
 if (what === 'losses') {
   const curves: number[][] = [];
-  for (const [name, graph] of [['cpu', false], ['cuda', false], ['cuda', false], ['cuda', true]] as const) {
+  for (const name of ['cpu', 'cuda', 'cuda']) {
     await setBackend(name);
-    const bench = new StepBench(randomModel(modelShapes.tiny, { dtype: 'nf4', doubleQuant: true }), 0.05, 3e-3);
+    const bench = new StepBench(randomModel(modelShapes.tiny, { dtype: 'nf4', doubleQuant: true }), 24, 0.05, 3e-3);
     const losses: number[] = [];
     for (let step = 0; step < 12; step++) {
-      const result = bench.run({ rows: 2, length: 24, accumulation: 2, recompute: step % 2 === 1, graph });
-      losses.push(result.losses.reduce((sum, loss) => sum + loss.dataSync()[0], 0) / 96);
+      const result = bench.run({ rows: 2, length: 24, accumulation: 2, recompute: step % 2 === 1 });
+      losses.push(result.losses.reduce((sum, loss) => sum + loss.dataSync()[0], 0) / 92);
       dispose([result.losses, result.gradNorm]);
     }
     curves.push(losses);
-    console.log(getBackend(), graph ? 'graph' : '', losses.map((loss) => loss.toFixed(4)).join(' '));
+    console.log(getBackend(), losses.map((loss) => loss.toFixed(4)).join(' '));
   }
-  console.log('same bits twice:', curves[1].every((loss, i) => loss === curves[2][i]), 'and by graphs:', curves[1].every((loss, i) => loss === curves[3][i]));
+  console.log('same bits twice:', curves[1].every((loss, i) => loss === curves[2][i]));
 } else if (what === 'floor') {
   products.tune = true;
   const tokens = Number(length);
@@ -45,10 +45,15 @@ if (what === 'losses') {
   const model = randomModel(modelShapes[what as keyof typeof modelShapes], { dtype: 'nf4', doubleQuant: true });
   device.synchronize();
   console.log(`model in ${((performance.now() - started) / 1000).toFixed(1)} s, ${(device.memory.memory().inUse / 2 ** 30).toFixed(2)} GiB`);
-  const bench = new StepBench(model);
+  const bench = new StepBench(model, Number(length));
   const shape = {
-    rows: Number(rows), length: Number(length), accumulation: Number(accumulation), recompute: flags.includes('recompute'), graph: flags.includes('graph'),
+    rows: Number(rows), length: Number(length), accumulation: Number(accumulation), recompute: flags.includes('recompute'),
   };
+  const gibibytes = (bytes: number) => (bytes / 2 ** 30).toFixed(2);
+  const resident = device.memory.memory().inUse + (backend.keepDequantized === 'always' ? backend.replayer.copyBytes(model.blocks.flatMap(({ linear }) => Object.values(linear))) : 0);
+  started = performance.now();
+  const pass = bench.measure(shape) ?? 0;
+  console.log(`planned in ${(performance.now() - started).toFixed(0)} ms: ${gibibytes(resident)} GiB beside ${gibibytes(pass)} for a pass, ${gibibytes(resident + pass)} in all`);
   // As a trainer that logs now and then does, the host does not wait for a step: it prepares the next while the device works.
   const marks: number[] = [], host: number[] = [], losses: number[] = [];
   let launches = 0;
@@ -78,6 +83,6 @@ if (what === 'losses') {
   const { peakInUse, peakReserved } = device.memory.memory();
   console.log(`RESULT ${what} ${rows}x${length} acc ${accumulation} ${flags.join(' ')}: ${median(times).toFixed(1)} ms, ${(tokens / median(times) * 1000).toFixed(0)} tok/s, queued in ${median(host).toFixed(1)} ms, ${launches} launches, peak ${(peakInUse / 2 ** 30).toFixed(2)} GiB in use, ${(peakReserved / 2 ** 30).toFixed(2)} reserved; compiled ${device.compilation.kernels} kernels in ${(device.compilation.milliseconds / 1000).toFixed(1)} s, ${device.compilation.fromCache} cached`);
   console.log(`ROW ${JSON.stringify({ tokensPerSecond: Math.round((tokens / median(times)) * 1000), peakGiB: Number((peakInUse / 2 ** 30).toFixed(2)), millisecondsPerStep: Number(median(times).toFixed(1)) })}`);
-  if (flags.includes('profile')) console.log(profileLaunches(backend, () => bench.run({ ...shape, graph: false })).slice(0, 45).join('\n'));
+  if (flags.includes('profile')) console.log(profileLaunches(backend, () => bench.run(shape)).slice(0, 45).join('\n'));
 }
 process.exit(0);

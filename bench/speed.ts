@@ -35,9 +35,9 @@ const peers = JSON.parse(readFileSync(peersFile, 'utf8')) as { measured: string;
 
 /** Name, arguments of gpu-steps, tokens of a product. */
 const training: [name: string, args: string[], tokens: number][] = [
-  ['16 x 256', ['16', '256', '1', 'tune', 'graph'], 4096],
-  ['4 x 256, 4 accumulated', ['4', '256', '4', 'tune', 'graph'], 1024],
-  ['4 x 2048', ['4', '2048', '1', 'tune', 'graph'], 8192],
+  ['16 x 256', ['16', '256', '1', 'tune'], 4096],
+  ['4 x 256, 4 accumulated', ['4', '256', '4', 'tune'], 1024],
+  ['4 x 2048', ['4', '2048', '1', 'tune'], 8192],
   ['4 x 2048, recomputing', ['4', '2048', '1', 'tune', 'recompute', 'lean'], 8192],
   ['16 x 256, lowest memory', ['16', '256', '1', 'tune', 'recompute', 'lean'], 4096],
 ];

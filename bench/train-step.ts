@@ -1,83 +1,79 @@
-import { add, dispose, findBackend, reshape, split, tidy, type Tensor } from '@tensorflow/tfjs-core';
-import type { CudaBackend } from '../engine/cuda/backend.js';
+import { dispose, type Tensor } from '@tensorflow/tfjs-core';
+import type { TokenRows } from '../engine/data/batches.js';
 import { LoraAdapter } from '../engine/model/adapter.js';
-import type { LabelledBatch } from '../engine/model/llama.js';
 import type { LlamaModel } from '../engine/model/load.js';
 import { targetModules } from '../engine/model/targets.js';
-import { adamW, createAdamW, type AdamWState } from '../engine/tensor/adam-w.js';
-import { batchTensors, microBatch, type BatchTensors } from './micro-batch.js';
+import { adamW, createAdamW, disposeAdamW, type AdamWState } from '../engine/tensor/adam-w.js';
+import { replayer } from '../engine/tensor/replay.js';
+import { GradientPasses, layOut, type UploadedBatch } from '../engine/train/passes.js';
 
 export interface StepShape {
+  /** Rows of a pass, and tokens of a row. */
   rows: number;
   length: number;
+  /** Passes a step. */
   accumulation: number;
   recompute: boolean;
-  /** Record micro-batches as CUDA graphs. */
-  graph: boolean;
 }
 
-/** Dropout streams of one micro-batch, as the adapter numbers them. */
-const STREAMS = 4096;
-
-/** The job of the speed table: r = 8, all eight modules, dropout 0.05, clipping at 0.3. */
+/** The trainer's passes and optimizer on the job of the speed table: r = 8, all eight modules, dropout 0.05, clipping at 0.3. */
 export class StepBench {
   readonly adapter: LoraAdapter;
   private readonly optimizer: AdamWState;
+  private readonly passes: GradientPasses;
   private step = 0;
 
   constructor(
     private readonly model: LlamaModel,
+    longest: number,
     dropout = 0.05,
     private readonly learningRate = 1e-5,
   ) {
     this.adapter = LoraAdapter.create(model.config, { rank: 8, alpha: 8, dropout, targetModules }, 42);
-    this.optimizer = createAdamW(this.adapter.parameters().map(({ variable }) => variable));
+    this.optimizer = createAdamW(this.variables);
+    this.passes = new GradientPasses(model, this.adapter, longest);
   }
 
-  /** One optimizer step over `accumulation` micro-batches. @returns summed losses and the gradient norm, on the device */
-  run({ rows, length, accumulation, recompute, graph }: StepShape): { losses: Tensor[]; gradNorm: Tensor } {
+  /** One optimizer step over `accumulation` passes. @returns summed losses and the gradient norm, on the device */
+  run({ rows, length, accumulation, recompute }: StepShape): { losses: Tensor[]; gradNorm: Tensor } {
     this.step++;
-    const { model, adapter, step } = this;
-    const variables = adapter.parameters().map(({ variable }) => variable);
-    let total: Tensor | undefined;
-    const losses: Tensor[] = [];
-    for (let index = 0; index < accumulation; index++) {
-      const inputs = batchTensors(model, randomBatch(rows, length, model.config.vocabSize, index), 1 / (rows * length * accumulation));
-      const compute = (tensors: Tensor[]): Tensor[] => microBatch(model, adapter, { seed: 7, step, microBatch: index }, tensors as BatchTensors, recompute);
-      const [loss, gradients] = graph
-        ? (findBackend('cuda') as CudaBackend).graphs.run(`step ${recompute}`, inputs, variables, { step, stream: index * STREAMS }, compute)
-        : tidy(() => compute(inputs));
-      dispose(inputs);
-      losses.push(loss);
-      const before = total;
-      total = before ? add(before, gradients) : gradients;
-      if (before) dispose([before, gradients]);
-    }
-    const gradients = tidy(() => split(total!, variables.map(({ size }) => size)).map((part, i) => reshape(part, variables[i].shape)));
-    total!.dispose();
-    const { gradNorm } = adamW(variables, gradients, this.optimizer, { learningRate: this.learningRate, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0, maxGradNorm: 0.3 });
-    dispose(gradients);
+    this.passes.recompute = recompute;
+    const losses = Array.from({ length: accumulation }, (_, pass) =>
+      this.passes.run(this.upload(rows, length, pass, accumulation), { seed: 7, step: this.step, microBatch: pass }, pass === 0));
+    const { gradNorm } = adamW(this.variables, this.passes.sums, this.optimizer, { learningRate: this.learningRate, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0, maxGradNorm: 0.3 });
     return { losses, gradNorm };
   }
 
+  /** Bytes that a pass takes beside model, adapter and optimizer, as the backend foretells; undefined where it cannot. */
+  measure({ rows, length, recompute }: StepShape): number | undefined {
+    this.passes.recompute = recompute;
+    const { inputs } = this.upload(rows, length, 0, 1);
+    const bytes = replayer()?.measure(this.passes.computation(inputs, { seed: 7, step: 1, microBatch: 0 }, true));
+    dispose(inputs);
+    return bytes;
+  }
+
+  private upload(rows: number, length: number, seed: number, accumulation: number): UploadedBatch {
+    const batch = layOut(randomRows(rows, length, this.model.config.vocabSize, seed), Array.from({ length: rows }, (_, row) => row));
+    return this.passes.upload(batch, 1 / (batch.countedTokens * accumulation));
+  }
+
   dispose(): void {
+    replayer()?.clear();
+    this.passes.dispose();
     this.adapter.dispose();
-    this.optimizer.m.dispose();
-    this.optimizer.v.dispose();
+    disposeAdamW(this.optimizer);
+  }
+
+  private get variables() {
+    return this.adapter.parameters().map(({ variable }) => variable);
   }
 }
 
-/** Rows without padding, every token counted; the same for one seed. */
-export function randomBatch(rows: number, length: number, vocabulary: number, seed: number): LabelledBatch {
-  const size = rows * length;
+/** Rows of one length, every token but the first counted; the same for one seed. */
+export function randomRows(count: number, length: number, vocabulary: number, seed: number): TokenRows {
   let state = seed + 1;
   const token = () => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) % vocabulary;
-  const inputIds = Int32Array.from({ length: size }, token);
-  return {
-    shape: [rows, length],
-    inputIds,
-    positions: Int32Array.from({ length: size }, (_, i) => i % length),
-    segments: new Int32Array(size).fill(1),
-    labels: Int32Array.from({ length: size }, token),
-  };
+  const ids = Array.from({ length: count }, () => Int32Array.from({ length }, token));
+  return { count, length: () => length, ids: (row) => ids[row], mask: () => new Uint8Array(length).fill(1).fill(0, 0, 1) };
 }

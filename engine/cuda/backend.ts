@@ -3,7 +3,7 @@ import { CublasLt, type MatrixOperand, type Product } from './cublas-lt.js';
 import { CudaError } from './cuda-error.js';
 import { CudaDevice, type DeviceOptions } from './device.js';
 import type { Block, MemoryStatistics } from './memory.js';
-import { GraphCache } from './graph.js';
+import { CudaReplayer } from './replayer.js';
 import { formatBytes, type CudaProgram, type Format, type KernelArgument } from './program.js';
 import { castProgram } from './programs/elementwise.cu.js';
 
@@ -31,6 +31,8 @@ export interface BackendOptions extends DeviceOptions {
   keepDequantized?: 'always' | 'never' | 'auto';
 }
 
+/** Stands for an address while memory is measured. */
+const MEASURED_ADDRESS = 512;
 /** Values up to this many stay on the host too. */
 const SMALL_UPLOAD = 16;
 
@@ -41,7 +43,7 @@ const SMALL_UPLOAD = 16;
 export class CudaBackend extends KernelBackend {
   readonly device: CudaDevice;
   readonly products: CublasLt;
-  readonly graphs: GraphCache;
+  readonly replayer: CudaReplayer;
   /** Set while a computation is recorded. */
   recording?: { constants: Block[]; drawCell: number };
   private data: DataStorage<Stored>;
@@ -58,7 +60,7 @@ export class CudaBackend extends KernelBackend {
     this.device = new CudaDevice(options);
     this.products = new CublasLt(this.device, options.libraries);
     this.data = new DataStorage(this, engine());
-    this.graphs = new GraphCache(this);
+    this.replayer = new CudaReplayer(this);
   }
 
   // --- tfjs's storage interface ---
@@ -179,7 +181,10 @@ export class CudaBackend extends KernelBackend {
   /** Device address; 0 for an empty tensor. Uploads a small one that is still on the host. */
   address(info: TensorInfo): number {
     const stored = this.data.get(info.dataId);
-    if (!stored.block && stored.host && stored.size > 0) this.upload(stored, stored.host);
+    if (!stored.block && stored.host && stored.size > 0) {
+      if (this.device.idle) return MEASURED_ADDRESS;
+      this.upload(stored, stored.host);
+    }
     return stored.block?.address ?? 0;
   }
 
@@ -206,7 +211,10 @@ export class CudaBackend extends KernelBackend {
     const stored = this.data.get(info.dataId);
     const known = stored.companions?.get(name);
     if (known) return known;
-    const block = this.device.memory.allocate(bytes, name);
+    const { memory, idle } = this.device;
+    if (idle && stored.block && !memory.isMeasured(stored.block)) return { address: MEASURED_ADDRESS, bytes }; // It would outlive what is measured.
+    const allocate = (): Block => memory.allocate(bytes, name);
+    const block = stored.block ? memory.beside(stored.block, allocate) : allocate();
     (stored.companions ??= new Map()).set(name, block);
     make(block);
     return block;
@@ -251,8 +259,9 @@ export class CudaBackend extends KernelBackend {
   /** Changes how a tensor's values are stored, for every handle on them. */
   convert(info: TensorInfo, format: Format): void {
     const stored = this.data.get(info.dataId);
-    if (stored.format === format) return;
-    const converted = this.as(info, format);
+    if (stored.format === format || this.device.idle) return;
+    const convert = (): TensorInfo => this.as(info, format);
+    const converted = stored.block ? this.device.memory.beside(stored.block, convert) : convert();
     const other = this.data.get(converted.dataId);
     if (stored.block) this.device.memory.free(stored.block);
     Object.assign(stored, { format, block: other.block, host: undefined });
@@ -263,8 +272,22 @@ export class CudaBackend extends KernelBackend {
   /** Address of a tensor whose values a kernel is about to change in place. */
   writable(info: TensorInfo): number {
     const address = this.address(info);
-    this.data.get(info.dataId).host = undefined;
+    if (!this.device.idle) this.data.get(info.dataId).host = undefined;
     return address;
+  }
+
+  /** Bytes in device memory for the kernels that `use` launches; a recording keeps them for its replays. */
+  constants(bytes: Uint8Array, purpose: string, use: (address: number) => void): void {
+    if (this.recording) {
+      const block = this.device.memory.outsideArena(() => this.device.memory.allocate(bytes.byteLength, purpose));
+      this.device.uploadNow(block, bytes);
+      this.recording.constants.push(block);
+      return use(block.address);
+    }
+    const block = this.device.memory.allocate(bytes.byteLength, purpose);
+    this.device.upload(block, bytes);
+    use(block.address);
+    this.device.memory.free(block);
   }
 
   launch(program: CudaProgram, args: readonly KernelArgument[]): void {
@@ -301,7 +324,8 @@ export class CudaBackend extends KernelBackend {
 
   private upload(stored: Stored, values: TypedArray): void {
     if (stored.size === 0) return;
-    stored.block = this.device.memory.allocate(stored.size * formatBytes[stored.format], `an upload of ${stored.size} values`);
+    const allocate = (): Block => this.device.memory.allocate(stored.size * formatBytes[stored.format], `an upload of ${stored.size} values`);
+    stored.block = this.recording ? this.device.memory.outsideArena(allocate) : allocate();
     if (!this.recording) return this.device.upload(stored.block, values);
     this.device.uploadNow(stored.block, values);
     this.recording.constants.push(stored.block);

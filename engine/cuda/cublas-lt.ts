@@ -98,7 +98,7 @@ export class CublasLt {
 
   multiply(product: Product): void {
     const { a, b, out, alpha = 1, beta = 0 } = product;
-    if (out.rows === 0 || out.columns === 0 || product.batch === 0) return;
+    if (this.device.idle || out.rows === 0 || out.columns === 0 || product.batch === 0) return;
     const plan = this.plan(product);
     const run = () => this.run(plan, a.address, b.address, out.address, alpha, beta);
     if (this.device.onLaunch) this.device.onLaunch(`product ${describe(product)}`, run);

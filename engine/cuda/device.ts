@@ -7,6 +7,7 @@ import { CachingAllocator, type Block } from './memory.js';
 import { Nvrtc } from './nvrtc.js';
 import { prelude } from './prelude.cu.js';
 import type { CudaProgram, KernelArgument } from './program.js';
+import { VirtualMemory } from './virtual-memory.js';
 
 export interface DeviceOptions {
   /** Ordinal of the GPU among the visible ones. @default 0 */
@@ -38,6 +39,8 @@ export class CudaDevice {
   readonly cache = new DiskCache();
   /** Called in place of each launch, which it must make: for profiles. */
   onLaunch?: (name: string, launch: () => void) => void;
+  /** Nothing is queued: memory is being measured, and addresses lead nowhere. */
+  idle = false;
   /** Kernels launched since the start. */
   launches = 0;
   /** Milliseconds spent compiling, and how many kernels were. */
@@ -96,6 +99,7 @@ export class CudaDevice {
       launchGraph: driver.call('int cuGraphLaunch(uint64, uint64)'),
       setFunctionAttribute: driver.call('int cuFuncSetAttribute(uint64, int, int)'),
     };
+    const virtual = new VirtualMemory(driver, device);
     this.memory = new CachingAllocator(
       {
         allocate: (bytes) => {
@@ -107,6 +111,12 @@ export class CudaDevice {
         release: (address) => {
           this.synchronize(); // Work in flight may still use it.
           this.calls.free(address);
+        },
+        reserve: (bytes) => virtual.reserve(bytes),
+        map: (address, bytes) => virtual.map(address, bytes),
+        unmap: (address, bytes) => {
+          this.synchronize();
+          virtual.unmap(address, bytes);
         },
         info: () => this.memoryInfo(),
       },
@@ -140,7 +150,7 @@ export class CudaDevice {
 
   launch(program: CudaProgram, args: readonly KernelArgument[]): void {
     const [gridX, gridY, gridZ] = program.grid;
-    if (gridX === 0 || gridY === 0 || gridZ === 0) return; // Nothing to compute: CUDA refuses an empty grid.
+    if (this.idle || gridX === 0 || gridY === 0 || gridZ === 0) return; // Nothing to compute: CUDA refuses an empty grid.
     const kernel = this.kernels.get(program.key) ?? this.load(program);
     const sharedBytes = program.sharedBytes ?? 0;
     if (sharedBytes > kernel.sharedBytes) {
@@ -167,12 +177,12 @@ export class CudaDevice {
   }
 
   upload(block: Block, values: ArrayBufferView): void {
-    if (values.byteLength > 0) this.calls.toDevice(block.address, bytesOf(values), values.byteLength, this.stream);
+    if (!this.idle && values.byteLength > 0) this.calls.toDevice(block.address, bytesOf(values), values.byteLength, this.stream);
   }
 
   /** Outside of the stream's order: for memory that no queued work reads or writes. */
   uploadNow(block: Block, values: ArrayBufferView): void {
-    if (values.byteLength > 0) this.calls.toDeviceNow(block.address, bytesOf(values), values.byteLength);
+    if (!this.idle && values.byteLength > 0) this.calls.toDeviceNow(block.address, bytesOf(values), values.byteLength);
   }
 
   /** Waits for all queued work. */
@@ -182,11 +192,11 @@ export class CudaDevice {
   }
 
   copy(to: number, from: number, bytes: number): void {
-    if (bytes > 0) this.calls.copy(to, from, bytes, this.stream);
+    if (!this.idle && bytes > 0) this.calls.copy(to, from, bytes, this.stream);
   }
 
   fill(address: number, byte: number, bytes: number): void {
-    if (bytes > 0) this.calls.set(address, byte, bytes, this.stream);
+    if (!this.idle && bytes > 0) this.calls.set(address, byte, bytes, this.stream);
   }
 
   synchronize(): void {

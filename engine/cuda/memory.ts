@@ -11,6 +11,12 @@ export interface MemorySource {
   /** @returns undefined when the device has not that much left */
   allocate(bytes: number): number | undefined;
   release(address: number): void;
+  /** Addresses without memory. */
+  reserve(bytes: number): number;
+  /** Puts memory behind reserved addresses; multiples of 2 MiB. @returns false when the device has not that much left */
+  map(address: number, bytes: number): boolean;
+  /** Gives back what `map` put there. */
+  unmap(address: number, bytes: number): void;
   /** Free and total bytes of the device, for messages. */
   info(): { free: number; total: number };
 }
@@ -37,14 +43,17 @@ interface Segment {
   address: number;
   bytes: number;
   pool: Pool;
+  /** The last piece, of a segment that grows. */
+  tail?: Piece;
 }
 
 /** Free pieces sorted by size, then address: the search takes the smallest that fits, so a run's layout is reproducible. */
 class Pool {
   readonly small: Piece[] = [];
   readonly large: Piece[] = [];
-  /** Set while a graph is captured: what it uses must not be handed to anyone else. */
-  constructor(readonly name: string) {}
+  /** Large pieces lie in one range of addresses that grows at its end. */
+  range?: Segment;
+  constructor(readonly source: MemorySource) {}
 }
 
 const GRANULE = 512;
@@ -52,16 +61,28 @@ const SMALL = 1 << 20;
 const SMALL_SEGMENT = 2 << 20;
 const LARGE_SEGMENT = 32 << 20;
 const LARGE_GRANULE = 2 << 20;
+/** By how much the arena grows at least, and how far it may. */
+const ARENA_STEP = 16 << 20;
+const ARENA_ADDRESSES = 2 ** 40;
+/** Addresses of what is measured and never used. */
+const NOWHERE = 2 ** 46;
 
 /**
  * Keeps freed memory for the next request, because cudaMalloc and cudaFree wait for the device. Pieces are split and merged
  * with their neighbours. All work runs on one stream, so a freed piece may be handed out at once.
  */
 export class CachingAllocator {
-  private readonly segments = new Set<Segment>();
-  private readonly main = new Pool('main');
-  private current = this.main;
-  private readonly statistics: MemoryStatistics = { inUse: 0, peakInUse: 0, reserved: 0, peakReserved: 0, blocks: 0, segments: 0 };
+  private segments = new Set<Segment>();
+  private readonly main: Pool;
+  private arena?: Pool;
+  private current: Pool;
+  private statistics = noStatistics();
+
+  /** Told when memory runs out, beside what is in use: what was expected to be, and what would help. */
+  advice = 'a smaller train.batchSize with more train.accumulation, or train.checkpointing: true, needs less';
+
+  /** Giving memory back waits for the device, which a stream that is being recorded forbids. */
+  keepsSegments = false;
 
   /** Sees each block before it is handed out: tests fill it with values that must not be read. */
   onAllocate?: (block: Block) => void;
@@ -70,7 +91,9 @@ export class CachingAllocator {
   constructor(
     private readonly source: MemorySource,
     private readonly limit = Infinity,
-  ) {}
+  ) {
+    this.main = this.current = new Pool(source);
+  }
 
   /**
    * @param purpose names the allocation in the message when memory runs out
@@ -103,33 +126,85 @@ export class CachingAllocator {
   }
 
   /**
-   * What `run` allocates comes from memory of its own, which stays reserved until `release` is called: a captured graph
-   * goes on using those addresses.
+   * What `run` allocates comes from the arena: memory apart from all other, in one range of addresses that only grows. Recorded graphs
+   * work in it one after another, each from its start, so that together they need what the largest of them does.
    */
-  withPrivatePool<T>(name: string, run: () => T): { result: T; release: () => void } {
-    const before = this.current;
-    const pool = (this.current = new Pool(name));
-    try {
-      return { result: run(), release: () => this.adopt(pool) };
-    } finally {
-      this.current = before;
+  inArena<T>(run: () => T): T {
+    if (!this.arena) {
+      this.arena = new Pool(this.source);
+      this.arena.range = { address: this.source.reserve(ARENA_ADDRESSES), bytes: 0, pool: this.arena };
     }
+    return this.within(this.arena, run);
+  }
+
+  /** What `run` allocates outlives any use of the arena. */
+  outsideArena<T>(run: () => T): T {
+    return this.within(this.main, run);
+  }
+
+  /** What `run` allocates comes from where a block came from. */
+  beside<T>(block: Block, run: () => T): T {
+    return this.within((block as Piece).segment.pool, run);
+  }
+
+  /** Gives the arena's memory back, of which nothing may be in use, also by graphs. */
+  releaseArena(): void {
+    const { arena } = this;
+    if (!arena) return;
+    const { address, bytes } = arena.range!;
+    if (bytes > 0) this.source.unmap(address, bytes);
+    this.statistics.reserved -= bytes + this.giveBack(arena.small);
+    arena.range = { address, bytes: 0, pool: arena };
+    arena.large.length = 0;
+    this.statistics.segments = this.segments.size;
+  }
+
+  /** What `run` would take of the arena if it were empty. It gets addresses that lead nowhere; its blocks are gone afterwards. */
+  measure(run: () => void): MemoryStatistics {
+    const before = { current: this.current, statistics: this.statistics, segments: this.segments, onAllocate: this.onAllocate };
+    let next = NOWHERE;
+    const pool = new Pool({
+      allocate: (bytes) => (next += bytes) - bytes,
+      release: () => undefined,
+      reserve: () => NOWHERE * 2,
+      map: () => true,
+      unmap: () => undefined,
+      info: () => this.source.info(),
+    });
+    pool.range = { address: pool.source.reserve(0), bytes: 0, pool };
+    Object.assign(this, { current: pool, statistics: noStatistics(), segments: new Set<Segment>(), onAllocate: undefined });
+    try {
+      run();
+      return this.memory();
+    } finally {
+      Object.assign(this, before);
+    }
+  }
+
+  /** The block was handed out by the `measure` that runs now. */
+  isMeasured(block: Block): boolean {
+    const { pool } = (block as Piece).segment;
+    return pool !== this.main && pool !== this.arena;
   }
 
   /** Gives segments that are wholly free back to the device. @returns the bytes given back */
   trim(): number {
-    let given = 0;
-    for (const pool of [this.main.small, this.main.large]) {
-      for (const piece of [...pool]) {
-        if (piece.previous || piece.next) continue;
-        this.unlist(piece);
-        this.source.release(piece.segment.address);
-        this.segments.delete(piece.segment);
-        given += piece.segment.bytes;
-      }
-    }
+    const given = this.giveBack(this.main.small) + this.giveBack(this.main.large);
     this.statistics.reserved -= given;
     this.statistics.segments = this.segments.size;
+    return given;
+  }
+
+  /** Gives back the segments that a list's free pieces fill. */
+  private giveBack(list: Piece[]): number {
+    let given = 0;
+    for (const piece of [...list]) {
+      if (piece.previous || piece.next) continue;
+      this.unlist(piece);
+      this.source.release(piece.segment.address);
+      this.segments.delete(piece.segment);
+      given += piece.segment.bytes;
+    }
     return given;
   }
 
@@ -151,25 +226,62 @@ export class CachingAllocator {
     return piece;
   }
 
+  private within<T>(pool: Pool, run: () => T): T {
+    const before = this.current;
+    this.current = pool;
+    try {
+      return run();
+    } finally {
+      this.current = before;
+    }
+  }
+
   private takeNew(size: number): Piece | undefined {
+    if (this.current.range && size >= SMALL) return this.grow(this.current.range, size);
     const bytes = size < SMALL ? SMALL_SEGMENT : Math.max(LARGE_SEGMENT, Math.ceil(size / LARGE_GRANULE) * LARGE_GRANULE);
     // A large segment is first asked for in full, then in the bare size: near the limit the difference decides.
     for (const wanted of [...new Set([bytes, size < SMALL ? bytes : Math.ceil(size / LARGE_GRANULE) * LARGE_GRANULE])]) {
-      // Giving memory back waits for the device, which a stream that is being recorded forbids.
-      for (const trimFirst of this.current === this.main ? [false, true] : [false]) {
+      for (const trimFirst of this.keepsSegments ? [false] : [false, true]) {
         if (trimFirst) this.trim();
         if (this.statistics.reserved + wanted > this.limit) continue;
-        const address = this.source.allocate(wanted);
+        const address = this.current.source.allocate(wanted);
         if (address === undefined) continue;
         const segment: Segment = { address, bytes: wanted, pool: this.current };
         this.segments.add(segment);
         this.statistics.segments = this.segments.size;
-        this.statistics.reserved += wanted;
-        this.statistics.peakReserved = Math.max(this.statistics.peakReserved, this.statistics.reserved);
+        this.reserve(wanted);
         return { address, bytes: wanted, segment, free: false };
       }
     }
     return undefined;
+  }
+
+  /** Puts memory behind the range's end, so that a free piece of the size lies there. */
+  private grow(range: Segment, size: number): Piece | undefined {
+    const { tail } = range;
+    const missing = size - (tail?.free ? tail.bytes : 0);
+    const step = Math.ceil(missing / ARENA_STEP) * ARENA_STEP;
+    for (const trimFirst of this.keepsSegments ? [false] : [false, true]) {
+      if (trimFirst) this.trim();
+      if (this.statistics.reserved + step > this.limit || !this.current.source.map(range.address + range.bytes, step)) continue;
+      const added: Piece = { address: range.address + range.bytes, bytes: step, segment: range, free: false, previous: tail };
+      range.bytes += step;
+      this.reserve(step);
+      if (!tail?.free) {
+        if (tail) tail.next = added;
+        return (range.tail = added);
+      }
+      this.unlist(tail);
+      tail.bytes += step;
+      tail.free = false;
+      return tail;
+    }
+    return undefined;
+  }
+
+  private reserve(bytes: number): void {
+    this.statistics.reserved += bytes;
+    this.statistics.peakReserved = Math.max(this.statistics.peakReserved, this.statistics.reserved);
   }
 
   private refuse(size: number, purpose: string): never {
@@ -178,8 +290,7 @@ export class CachingAllocator {
     throw new CudaError(
       'out_of_memory',
       `GPU memory: expected ${mebibytes(size)} for ${purpose}, got none: ${mebibytes(inUse)} in use, ${mebibytes(reserved - inUse)} cached in pieces too small, ` +
-        `${mebibytes(free)} of ${mebibytes(total)} free on the device${this.limit === Infinity ? '' : `, limit ${mebibytes(this.limit)}`}; ` +
-        'a smaller train.batchSize with more train.accumulation, or train.checkpointing: true, needs less',
+        `${mebibytes(free)} of ${mebibytes(total)} free on the device${this.limit === Infinity ? '' : `, limit ${mebibytes(this.limit)}`}; ${this.advice}`,
       'outOfMemory',
     );
   }
@@ -192,6 +303,7 @@ export class CachingAllocator {
     if (piece.next) piece.next.previous = right;
     piece.next = right;
     piece.bytes = size;
+    if (piece.segment.tail === piece) piece.segment.tail = right;
     this.list(right);
   }
 
@@ -204,12 +316,14 @@ export class CachingAllocator {
     left.bytes += right.bytes;
     left.next = right.next;
     if (right.next) right.next.previous = left;
+    if (right.segment.tail === right) right.segment.tail = left;
     right.address = 0;
     return left;
   }
 
   private listOf(piece: Piece): Piece[] {
-    return piece.segment.bytes <= SMALL_SEGMENT ? piece.segment.pool.small : piece.segment.pool.large;
+    const { segment } = piece;
+    return segment.bytes <= SMALL_SEGMENT && segment !== segment.pool.range ? segment.pool.small : segment.pool.large;
   }
 
   private list(piece: Piece): void {
@@ -220,13 +334,6 @@ export class CachingAllocator {
   private unlist(piece: Piece): void {
     const list = this.listOf(piece);
     list.splice(lowerBound(list, piece.bytes, piece.address), 1);
-  }
-
-  /** Moves a private pool's memory into the common one. */
-  private adopt(pool: Pool): void {
-    for (const segment of this.segments) if (segment.pool === pool) segment.pool = this.main;
-    for (const piece of [...pool.small, ...pool.large]) this.list(piece);
-    pool.small.length = pool.large.length = 0;
   }
 }
 
@@ -241,5 +348,7 @@ function lowerBound(list: Piece[], bytes: number, address: number): number {
   }
   return low;
 }
+
+const noStatistics = (): MemoryStatistics => ({ inUse: 0, peakInUse: 0, reserved: 0, peakReserved: 0, blocks: 0, segments: 0 });
 
 const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(bytes < 100 * 2 ** 20 ? 1 : 0)} MiB`;

@@ -2,6 +2,7 @@ import { findBackend, registerBackend, registerKernel, type KernelConfig } from 
 import { registerBackendProvider } from '../tensor/backends.js';
 import { CudaBackend, type BackendOptions } from './backend.js';
 import { adamWKernel } from './kernels/AdamW.js';
+import { addGradientsKernel } from './kernels/AddGradients.js';
 import { productKernels } from './kernels/batch-mat-mul.js';
 import { blockOpKernels } from './kernels/block-ops.js';
 import { causalAttentionGradKernel, causalAttentionKernel } from './kernels/CausalAttention.js';
@@ -17,6 +18,7 @@ import { uniformNoiseKernel } from './kernels/UniformNoise.js';
 /** Every kernel of the backend; a new one is added here. */
 export const cudaKernels: readonly KernelConfig[] = [
   adamWKernel,
+  addGradientsKernel,
   ...blockOpKernels,
   causalAttentionGradKernel,
   causalAttentionKernel,

@@ -41,14 +41,39 @@ export interface PackedBatch {
 export function packRows(rows: TokenRows, indices: readonly number[], { multipleOf = 1 }: { multipleOf?: number } = {}): PackedBatch {
   const longest = indices.reduce((longest, row) => Math.max(longest, rows.length(row)), 0);
   const width = Math.ceil(longest / multipleOf) * multipleOf;
-  const lines = firstFitDecreasing(rows, indices, width);
+  return layOut(rows, firstFitDecreasing(rows, indices, width), width);
+}
 
+/**
+ * All rows one after the other in a single line, longest first, padded to one of few widths: a backend that records computations
+ * by their shapes then sees few of them. Padding comes last, so that nothing drawn for a position depends on it.
+ *
+ * @param indices The rows of the batch, at least one.
+ */
+export function packLine(rows: TokenRows, indices: readonly number[]): PackedBatch {
+  const line = [...indices].sort((a, b) => rows.length(b) - rows.length(a));
+  return layOut(rows, [line], lineWidth(tokensOf(rows, indices)));
+}
+
+/** Tokens of some rows. */
+export const tokensOf = (rows: TokenRows, indices: readonly number[]): number => indices.reduce((sum, row) => sum + rows.length(row), 0);
+
+/** Smallest step between the widths of lines: the rows of a tile of a matrix product. */
+const LINE_STEP = 128;
+
+/** The width of a line for so many tokens: at most 128 or a sixteenth more, and sixteen widths between two powers of two. */
+export function lineWidth(tokens: number): number {
+  const step = Math.max(LINE_STEP, 2 ** (Math.floor(Math.log2(tokens)) - 4));
+  return Math.ceil(tokens / step) * step;
+}
+
+function layOut(rows: TokenRows, lines: readonly (readonly number[])[], width: number): PackedBatch {
   const shape: [number, number] = [lines.length, width];
   const size = lines.length * width;
   const batch: PackedBatch = {
     shape,
     inputIds: new Int32Array(size), positions: new Int32Array(size), segments: new Int32Array(size), labels: new Int32Array(size).fill(IGNORED),
-    rows: indices.length, tokens: 0, countedTokens: 0,
+    rows: lines.reduce((sum, line) => sum + line.length, 0), tokens: 0, countedTokens: 0,
   };
   lines.forEach((line, lineNumber) => {
     let start = lineNumber * width;

@@ -1,60 +1,70 @@
-import { engine, scalar, tidy, type Scalar, type Tensor, type Tensor2D } from '@tensorflow/tfjs-core';
+import { clone, tidy, type Scalar, type Tensor, type Tensor2D, type Variable } from '@tensorflow/tfjs-core';
+import { addGradients } from '../tensor/gradient-sums.js';
+import { shelve } from '../tensor/replay.js';
+import { takeGradients } from '../tensor/take-gradients.js';
 import type { LoraAdapter } from './adapter.js';
+import type { DeviceBatch } from './batch-feed.js';
 import { blockForward } from './block.js';
-import { batchContext, embed, forward, summedLoss, type LabelledBatch, type Llama } from './llama.js';
-
-/** A micro-batch's loss and gradients, to be disposed by the caller. */
-export type LossAndGradients = {
-  /** Sum of the counted tokens' negative log-likelihoods in nats. */
-  loss: Scalar;
-  /** In the order of `adapter.parameters()`. */
-  gradients: Tensor[];
-};
+import { runBlocks } from './blocks.js';
+import { blockContext, embedIds, summedLoss, type Llama } from './llama.js';
 
 export interface GradientOptions {
   /** The gradients are those of `loss × weight`. */
-  weight: number;
+  weight: Scalar;
+  /** Where they go, in the order of `adapter.parameters()`; see `createGradientSums`. */
+  sums: readonly Variable[];
+  /** They replace what is there instead of being added to it. */
+  first: boolean;
   /** Keep only the blocks' inputs and run each block again in the backward pass. The numbers are the same. @default false */
   recompute?: boolean;
 }
 
-/** Forward and backward pass over one micro-batch. */
-export function lossAndGradients(llama: Llama & { adapter: LoraAdapter }, batch: LabelledBatch, { weight, recompute = false }: GradientOptions): LossAndGradients {
-  return tidy(() => (recompute ? blockByBlock(llama, batch, weight) : inOnePass(llama, batch, weight)));
+type TrainedLlama = Llama & { adapter: LoraAdapter };
+
+/** Forward and backward pass over one batch. @returns the sum of the counted tokens' negative log-likelihoods in nats */
+export function lossAndGradients(llama: TrainedLlama, batch: DeviceBatch, options: GradientOptions): Scalar {
+  return tidy(() => (options.recompute ? blockByBlock(llama, batch, options) : inOnePass(llama, batch, options)));
 }
 
-const variablesOf = (parameters: ReturnType<LoraAdapter['parameters']>): Tensor[] => parameters.map(({ variable }) => variable);
-
-function inOnePass(llama: Llama & { adapter: LoraAdapter }, batch: LabelledBatch, weight: number): LossAndGradients {
-  const { value, grads } = engine().gradients(() => summedLoss(llama, forward(llama, batch), batch), variablesOf(llama.adapter.parameters()), scalar(weight));
-  return { loss: value, gradients: grads };
+function inOnePass(llama: TrainedLlama, batch: DeviceBatch, { weight, sums, first }: GradientOptions): Scalar {
+  const variables: Tensor[] = llama.adapter.parameters().map(({ variable }) => variable);
+  const forward = () => summedLoss(llama, runBlocks(llama, embedIds(llama.model, batch.ids), blockContext(llama, batch)), batch);
+  const { value, gradients } = takeGradients(forward, variables, clone(weight));
+  addGradients([...sums], gradients, first);
+  return value;
 }
 
-function blockByBlock(llama: Llama & { adapter: LoraAdapter }, batch: LabelledBatch, weight: number): LossAndGradients {
+function blockByBlock(llama: TrainedLlama, batch: DeviceBatch, { weight, sums, first }: GradientOptions): Scalar {
   const { model, adapter } = llama;
-  const context = batchContext(llama, batch);
+  const context = blockContext(llama, batch);
   const block = (layer: number, x: Tensor2D): Tensor2D => tidy(() => blockForward(model, layer, x, context));
-  const inputs = [embed(model, batch)];
-  for (let layer = 0; layer < model.config.layers; layer++) inputs.push(block(layer, inputs[layer]));
-
-  const byName = new Map<string, Tensor>();
-  /** Gradients of `f` with respect to x and the parameters; the latter are filed, the former returned. */
-  const backward = <T extends Tensor>(f: () => T, x: Tensor2D, layer: number | undefined, dy: T): { value: T; dx: Tensor2D } => {
+  const sumOf = new Map(adapter.parameters().map(({ name }, i) => [name, sums[i]]));
+  /** Adds up the gradients of a part's parameters; f's value and the gradient of x remain. */
+  const backward = <T extends Tensor>(f: () => T, x: Tensor2D, layer: number | undefined, dy: Tensor): { value: T; dx: Tensor2D } => {
     const parameters = adapter.parametersOf(layer);
-    const { value, grads } = engine().gradients(f, [x, ...variablesOf(parameters)], dy);
-    parameters.forEach(({ name }, i) => byName.set(name, grads[i + 1]));
-    return { value, dx: grads[0] as Tensor2D };
+    const { value, gradients: [dx, ...rest] } = takeGradients(f, [x, ...parameters.map(({ variable }) => variable)], dy);
+    addGradients(parameters.map(({ name }) => sumOf.get(name)!), rest, first);
+    for (const tensor of [x, ...rest]) tensor.dispose();
+    return { value, dx: dx as Tensor2D };
   };
 
-  const last = inputs.pop()!;
-  const top = backward<Scalar>(() => summedLoss(llama, last, batch), last, undefined, scalar(weight));
-  last.dispose();
-  let dy = top.dx;
+  const inputs = [];
+  let x = embedIds(model, batch.ids);
+  for (let layer = 0; layer < model.config.layers; layer++) {
+    const y = block(layer, x);
+    inputs.push(shelve(x));
+    x = y;
+  }
+  const last = x;
+  inputs.at(-1)?.fetch();
+  const top = backward(() => summedLoss(llama, last, batch), last, undefined, clone(weight));
+  let dy: Tensor = top.dx;
   for (let layer = model.config.layers - 1; layer >= 0; layer--) {
-    const x = inputs.pop()!;
-    const { value, dx } = backward(() => block(layer, x), x, layer, dy);
-    for (const tensor of [value, x, dy]) tensor.dispose();
+    const input = inputs.pop()!.take() as Tensor2D;
+    inputs.at(-1)?.fetch();
+    const { value, dx } = backward(() => block(layer, input), input, layer, dy);
+    value.dispose();
     dy = dx;
   }
-  return { loss: top.value, gradients: adapter.parameters().map(({ name }) => byName.get(name)!) };
+  return top.value;
 }

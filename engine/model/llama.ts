@@ -1,4 +1,4 @@
-import { gather, reshape, tensor1d, tensor2d, tidy, type Tensor2D } from '@tensorflow/tfjs-core';
+import { gather, reshape, tensor2d, tidy, type Tensor2D } from '@tensorflow/tfjs-core';
 import { windowOf } from '../formats/llama-config.js';
 import { adaptedLinear } from '../tensor/adapted-linear.js';
 import { causalAttention } from '../tensor/causal-attention.js';
@@ -7,6 +7,7 @@ import { headCrossEntropy } from '../tensor/head-cross-entropy.js';
 import { rmsNorm } from '../tensor/rms-norm.js';
 import type { Scalar } from '@tensorflow/tfjs-core';
 import type { DropoutDraw, LoraAdapter } from './adapter.js';
+import type { DeviceBatch } from './batch-feed.js';
 import { blockForward, type BlockContext } from './block.js';
 import type { LlamaModel } from './load.js';
 import { ropeTables } from './rope-tables.js';
@@ -33,20 +34,22 @@ export interface Llama {
 }
 
 /** What the blocks need to run over a whole batch at once. Its tensors live as long as the surrounding tidy. */
-export function batchContext({ model, adapter, draw }: Llama, { shape, positions, segments }: TokenBatch): BlockContext {
-  const segmentIds = tensor2d(segments, shape, 'int32');
-  return {
-    shape,
-    rope: ropeTables(model.config, positions, shape),
-    attend: (layer, q, k, v) => causalAttention(q, k, v, segmentIds, { window: windowOf(model.config, layer) }),
-    lora: (path) => adapter?.branch(path, draw),
-  };
-}
+export const batchContext = (llama: Llama, { shape, positions, segments }: TokenBatch): BlockContext =>
+  blockContext(llama, { shape, segments: tensor2d(segments, shape, 'int32'), rope: ropeTables(llama.model.config, positions, shape) });
+
+/** The same of a batch that is on the device. */
+export const blockContext = ({ model, adapter, draw }: Llama, { shape, segments, rope }: Pick<DeviceBatch, 'shape' | 'segments' | 'rope'>): BlockContext => ({
+  shape,
+  rope,
+  attend: (layer, q, k, v) => causalAttention(q, k, v, segments, { window: windowOf(model.config, layer) }),
+  lora: (path) => adapter?.branch(path, draw),
+});
 
 /** Embeds the tokens: [B·T, hidden]. */
-export function embed(model: LlamaModel, { inputIds, shape }: Pick<TokenBatch, 'inputIds' | 'shape'>): Tensor2D {
-  return reshape(embedding(model.embedding, tensor2d(inputIds, shape, 'int32')), [shape[0] * shape[1], model.config.hiddenSize]);
-}
+export const embed = (model: LlamaModel, { inputIds, shape }: Pick<TokenBatch, 'inputIds' | 'shape'>): Tensor2D => embedIds(model, tensor2d(inputIds, shape, 'int32'));
+
+/** ids int32 [B, T] → [B·T, hidden]. */
+export const embedIds = (model: LlamaModel, ids: Tensor2D): Tensor2D => reshape(embedding(model.embedding, ids), [ids.size, model.config.hiddenSize]);
 
 /** The residual stream after the last block, before the final norm: [B·T, hidden]. */
 export function forward(llama: Llama, batch: TokenBatch): Tensor2D {
@@ -74,13 +77,7 @@ export function logitsOf({ model, adapter, draw }: Llama, hidden: Tensor2D): Ten
 export const logits = (llama: Llama, batch: TokenBatch): Tensor2D => tidy(() => logitsOf(llama, forward(llama, batch)));
 
 /** Sum of the negative log-likelihoods (nats) of the counted labels. Norm and head see only the positions that count. */
-export function summedLoss({ model, adapter, draw }: Llama, hidden: Tensor2D, { labels }: LabelledBatch): Scalar {
-  const places: number[] = [];
-  labels.forEach((label, place) => {
-    if (label >= 0) places.push(place);
-  });
-  const counted = gather(hidden, tensor1d(places, 'int32'));
-  const normed = rmsNorm(counted, model.norm, model.config.rmsNormEps) as Tensor2D;
-  const targets = tensor1d(places.map((place) => labels[place]), 'int32');
+export function summedLoss({ model, adapter, draw }: Llama, hidden: Tensor2D, { places, targets }: Pick<DeviceBatch, 'places' | 'targets'>): Scalar {
+  const normed = rmsNorm(gather(hidden, places), model.norm, model.config.rmsNormEps) as Tensor2D;
   return headCrossEntropy(normed, model.head, targets, { lora: adapter?.branch('lm_head', draw) });
 }

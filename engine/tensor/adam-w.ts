@@ -35,7 +35,7 @@ export interface AdamWState {
   v: Variable;
 }
 
-/** Kernel: no inputs, attrs AdamWAttrs → gradNorm, a scalar: the norm before clipping. Updates parameters, m and v in place. */
+/** Kernel: no inputs, attrs AdamWAttrs → gradNorm, a scalar: the norm before clipping. Updates parameters, m and v in place, unless it is not finite. */
 export const AdamW = 'TemperAdamW';
 export interface AdamWAttrs {
   parameters: Variable[];
@@ -59,7 +59,7 @@ export function disposeAdamW({ m, v }: AdamWState): void {
 
 /**
  * One update with decoupled weight decay (arXiv 1711.05101) after clipping the global norm of the gradients: torch's
- * `clip_grad_norm_`, then `torch.optim.AdamW`.
+ * `clip_grad_norm_`, then `torch.optim.AdamW`. Where the norm is not finite, parameters and moments stay as they are.
  * @returns gradNorm: a scalar on the device, the norm before clipping; to be disposed by the caller
  */
 export function adamW(parameters: Variable[], gradients: Tensor[], state: AdamWState, options: AdamWOptions): { gradNorm: Scalar } {
@@ -78,6 +78,7 @@ registerPortableKernel<Record<string, never>, AdamWAttrs>(AdamW, (_inputs, { par
   const { learningRate, beta1, beta2, epsilon, weightDecay, maxGradNorm, groups } = options;
   const raw = flatten(gradients);
   const gradNorm = sqrt(sum(square(raw)));
+  if (!Number.isFinite(gradNorm.dataSync()[0])) return gradNorm;
   const gradient = maxGradNorm > 0 ? mul(raw, minimum(1, div(maxGradNorm, add(gradNorm, 1e-6)))) : raw;
   const m = add(mul(state.m, beta1), mul(gradient, 1 - beta1));
   const v = add(mul(state.v, beta2), mul(square(gradient), 1 - beta2));

@@ -4,6 +4,7 @@ import './causal-attention.js';
 import './dropout-mask.js';
 import './embedding.js';
 import './frozen-weight.js';
+import './gradient-sums.js';
 import './linear-cross-entropy.js';
 import './quantized-linear.js';
 import './rms-norm.js';

@@ -1,16 +1,17 @@
-import { add, dispose, tensor1d, tidy, type Tensor } from '@tensorflow/tfjs-core';
+import { dispose, tensor1d, tidy, type Scalar } from '@tensorflow/tfjs-core';
 import type { LoraConfig, TrainConfig } from '../../contracts/fine-tune-config.js';
-import { epochOrder, packRows, type PackedBatch, type TokenRows } from '../data/batches.js';
+import { epochOrder, type TokenRows } from '../data/batches.js';
 import { EngineError } from '../errors.js';
 import { LoraAdapter, type DropoutDraw, type ParameterValues } from '../model/adapter.js';
-import { lossAndGradients } from '../model/gradients.js';
 import type { LlamaModel } from '../model/load.js';
 import { adamW, createAdamW, disposeAdamW, type AdamWState } from '../tensor/adam-w.js';
+import { replayer } from '../tensor/replay.js';
 import { trainingDigest, type TrainingState } from './checkpoint.js';
-import { evaluateLoss } from './evaluate.js';
+import { evaluateLoss, longestOf } from './evaluate.js';
 import { evaluationsWithoutGain, logEval, logStep, newTrainerState, type StepLog, type TrainerState } from './history.js';
 import { gradientError, lossError } from './non-finite.js';
-import { placeOf, planTraining, type Plan, type PlanOptions } from './plan.js';
+import { GradientPasses, layOut, type UploadedBatch } from './passes.js';
+import { placeOf, planTraining, type Plan, type PlanOptions, type StepPlace } from './plan.js';
 import { learningRateAt, planSchedule } from './schedule.js';
 
 export interface TrainJob {
@@ -69,8 +70,19 @@ export async function trainAdapter(job: TrainJob, hooks: TrainHooks = {}): Promi
     training.adapter.dispose();
     throw err;
   } finally {
-    disposeAdamW(training.optimizer);
+    training.dispose();
   }
+}
+
+/** The batches of an optimizer step, ready to be run. */
+interface PreparedStep {
+  step: number;
+  place: StepPlace;
+  /** Those in which the loss counts nothing are left out. */
+  batches: { draw: DropoutDraw; uploaded: UploadedBatch }[];
+  /** Tokens, and those that the loss counts. */
+  tokens: number;
+  counted: number;
 }
 
 class Training {
@@ -80,6 +92,9 @@ class Training {
   private readonly plan: Plan;
   private readonly planOptions: PlanOptions;
   private readonly parameters;
+  private readonly passes: GradientPasses;
+  /** Batches that were laid out while the device was busy with the step before. */
+  private prepared?: PreparedStep;
   /** The adapter of the best evaluation so far, where that one is kept. */
   private best?: ReadonlyMap<string, ParameterValues>;
   /** The order of the epoch that is being trained. */
@@ -89,7 +104,7 @@ class Training {
     private readonly job: TrainJob,
     private readonly hooks: TrainHooks,
   ) {
-    const { model, lora, train, trainRows, resume, initial } = job;
+    const { model, lora, train, trainRows, testRows, resume, initial } = job;
     this.planOptions = { rows: trainRows.count, batchSize: train.batchSize, accumulation: train.accumulation, epochs: train.epochs, steps: train.steps };
     this.plan = planTraining(this.planOptions);
     const values = resume?.adapter ?? initial;
@@ -98,6 +113,8 @@ class Training {
     this.best = resume?.best;
     this.history = resume?.history ?? newTrainerState({ plan: this.plan, ...train });
     this.optimizer = createAdamW(this.parameters.map(({ variable }) => variable));
+    this.passes = new GradientPasses(model, this.adapter, Math.max(longestOf(trainRows), longestOf(testRows)));
+    this.passes.recompute = train.checkpointing;
     if (resume) {
       this.optimizer.step = resume.history.global_step;
       for (const moment of ['m', 'v'] as const) tidy(() => this.optimizer[moment].assign(tensor1d(resume[moment])));
@@ -126,31 +143,28 @@ class Training {
     return earlyStopping !== undefined && evaluationsWithoutGain(this.history, earlyStopping.minDelta) >= earlyStopping.patience;
   }
 
-  private async step(step: number): Promise<{ epochsAfter: number; endsEpoch: boolean }> {
-    const { train, trainRows, model } = this.job;
-    const place = placeOf(step, this.planOptions, this.plan);
-    const order = this.orderOf(place.epoch);
-    const batches = place.microBatches.map(({ from, to }) => packRows(trainRows, order.slice(from, to)));
-    const counted = batches.reduce((sum, { countedTokens }) => sum + countedTokens, 0);
-    if (counted === 0) throw new EngineError('invalidInput', 'no_counted_tokens', `step ${step + 1}: expected at least one token that the loss counts, got none`);
-
-    let loss = 0;
-    let gradients: Tensor[] | undefined;
-    for (const [microBatch, batch] of batches.entries()) {
-      if (batch.countedTokens > 0) {
-        const draw: DropoutDraw = { seed: train.seed, step: step + 1, microBatch };
-        const result = await this.microBatch(batch, draw, 1 / counted);
-        loss += result.loss;
-        gradients = accumulate(gradients, result.gradients);
-      }
-      await this.hooks.onProgress?.('training', step + (microBatch + 1) / batches.length, this.plan.steps);
+  private async step(step: number): Promise<StepPlace> {
+    const { train, model } = this.job;
+    const { place, batches, tokens, counted } = this.takePrepared(step);
+    const losses: Scalar[] = [];
+    for (const [i, { draw, uploaded }] of batches.entries()) {
+      losses.push(this.passes.run(uploaded, draw, i === 0));
+      await this.hooks.onProgress?.('training', step + (i + 1) / batches.length, this.plan.steps);
     }
-
     const learningRate = learningRateAt(planSchedule(train, this.plan.steps), step);
-    const gradNorm = await this.update(gradients!, learningRate, step + 1);
-    const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
+    const { gradNorm: norm } = adamW(this.parameters.map(({ variable }) => variable), this.passes.sums, this.optimizer, { ...train, learningRate });
+    if (step + 1 < this.plan.steps) this.prepared = this.prepare(step + 1);
+
+    // Only here the host waits for the device.
+    const values = await Promise.all(losses.map(async (loss) => (await loss.data())[0]));
+    const [gradNorm] = await norm.data();
+    dispose([losses, norm]);
+    const bad = values.findIndex((value) => !Number.isFinite(value));
+    if (bad >= 0) throw lossError({ model, adapter: this.adapter, draw: batches[bad].draw }, batches[bad].uploaded.batch, this.parameters, step + 1);
+    if (!Number.isFinite(gradNorm)) throw gradientError(this.parameters, this.passes.sums, step + 1);
+
     const entry: StepLog = {
-      epoch: place.epochsAfter, grad_norm: gradNorm, learning_rate: learningRate, loss: loss / counted,
+      epoch: place.epochsAfter, grad_norm: gradNorm, learning_rate: learningRate, loss: values.reduce((sum, value) => sum + value, 0) / counted,
       num_input_tokens_seen: this.history.num_input_tokens_seen + tokens, step: step + 1,
     };
     logStep(this.history, entry, 6 * tokens * (model.parameters - model.config.vocabSize * model.config.hiddenSize));
@@ -158,26 +172,22 @@ class Training {
     return place;
   }
 
-  /** @returns the summed loss; the gradients are those of loss × weight */
-  private async microBatch(batch: PackedBatch, draw: DropoutDraw, weight: number): Promise<{ loss: number; gradients: Tensor[] }> {
-    const llama = { model: this.job.model, adapter: this.adapter, draw };
-    const { loss, gradients } = lossAndGradients(llama, batch, { weight, recompute: this.job.train.checkpointing });
-    const [value] = await loss.data();
-    loss.dispose();
-    if (Number.isFinite(value)) return { loss: value, gradients };
-    dispose(gradients);
-    throw lossError(llama, batch, this.parameters, draw.step);
+  private prepare(step: number): PreparedStep {
+    const { train, trainRows } = this.job;
+    const place = placeOf(step, this.planOptions, this.plan);
+    const order = this.orderOf(place.epoch);
+    const laidOut = place.microBatches.map(({ from, to }) => layOut(trainRows, order.slice(from, to)));
+    const counted = laidOut.reduce((sum, { countedTokens }) => sum + countedTokens, 0);
+    const batches = laidOut.flatMap((batch, microBatch) =>
+      batch.countedTokens > 0 ? [{ draw: { seed: train.seed, step: step + 1, microBatch }, uploaded: this.passes.upload(batch, 1 / counted) }] : []);
+    return { step, place, batches, counted, tokens: laidOut.reduce((sum, { tokens }) => sum + tokens, 0) };
   }
 
-  private async update(gradients: Tensor[], learningRate: number, step: number): Promise<number> {
-    const { beta1, beta2, epsilon, weightDecay, maxGradNorm } = this.job.train;
-    const { gradNorm } = adamW(this.parameters.map(({ variable }) => variable), gradients, this.optimizer, { learningRate, beta1, beta2, epsilon, weightDecay, maxGradNorm });
-    const [norm] = await gradNorm.data();
-    gradNorm.dispose();
-    const error = Number.isFinite(norm) ? undefined : gradientError(this.parameters, gradients, step);
-    dispose(gradients);
-    if (error) throw error;
-    return norm;
+  private takePrepared(step: number): PreparedStep {
+    const taken = this.prepared?.step === step ? this.prepared : this.prepare(step);
+    this.prepared = undefined;
+    if (taken.counted === 0) throw new EngineError('invalidInput', 'no_counted_tokens', `step ${step + 1}: expected at least one token that the loss counts, got none`);
+    return taken;
   }
 
   private orderOf(epoch: number): number[] {
@@ -204,12 +214,11 @@ class Training {
     const [m, v] = await Promise.all([this.optimizer.m.data(), this.optimizer.v.data()]);
     return { adapter: await this.adapter.values(), best: this.best, m: m as Float32Array, v: v as Float32Array, history: this.history };
   }
-}
 
-/** Sums gradients in the order of the micro-batches; both operands are disposed. */
-function accumulate(sum: Tensor[] | undefined, gradients: Tensor[]): Tensor[] {
-  if (!sum) return gradients;
-  const total = sum.map((tensor, i) => add(tensor, gradients[i]));
-  dispose([sum, gradients]);
-  return total;
+  dispose(): void {
+    for (const { uploaded } of this.prepared?.batches ?? []) dispose(uploaded.inputs);
+    replayer()?.clear();
+    this.passes.dispose();
+    disposeAdamW(this.optimizer);
+  }
 }

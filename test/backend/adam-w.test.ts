@@ -1,4 +1,4 @@
-import { memory, ones, tidy, variable, zeros, type Tensor } from '@tensorflow/tfjs-core';
+import { memory, ones, tensor1d, tidy, variable, zeros, type Tensor } from '@tensorflow/tfjs-core';
 import { expect, it } from 'vitest';
 import { adamW, createAdamW, disposeAdamW, type AdamWOptions, type ParameterGroup } from '../../engine/tensor/adam-w.js';
 import { describeBackends } from '../kit/backends.js';
@@ -67,6 +67,14 @@ describeBackends('adamW', ({ backend, tolerance }) => {
     const state = createAdamW([parameter]);
     adamW([parameter], [zeros([3])], state, { ...options, weightDecay: 0 });
     expect([...(await parameter.data())]).toEqual([1, 1, 1]);
+  });
+
+  it('leaves parameters and moments alone where a gradient is not finite', async () => {
+    const parameter = variable(ones([3]));
+    const state = createAdamW([parameter]);
+    const { gradNorm } = adamW([parameter], [tensor1d([1, NaN, 1])], state, options);
+    expect((await gradNorm.data())[0]).toBeNaN();
+    expect([...(await parameter.data()), ...(await state.m.data()), ...(await state.v.data())]).toEqual([1, 1, 1, 0, 0, 0, 0, 0, 0]);
   });
 
   it('names what does not fit', () => {

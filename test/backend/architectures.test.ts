@@ -7,7 +7,6 @@ import { describeModel, openModel } from '../../engine/formats/open-model.js';
 import type { Tokenizer } from '../../engine/formats/tokenizer.js';
 import { LoraAdapter } from '../../engine/model/adapter.js';
 import { generate } from '../../engine/model/generate.js';
-import { lossAndGradients } from '../../engine/model/gradients.js';
 import { logits, type LabelledBatch } from '../../engine/model/llama.js';
 import { disposeModel, loadModel, type LlamaModel } from '../../engine/model/load.js';
 import { mergeAdapter } from '../../engine/model/merge.js';
@@ -15,6 +14,7 @@ import { targetModules } from '../../engine/model/targets.js';
 import { selectBackend } from '../../engine/tensor/backends.js';
 import { architectureGolden, formula, formulaDirectory } from '../kit/formula-models.js';
 import { goldenPath, readGolden, relativeError } from '../kit/golden.js';
+import { batchGradients } from '../kit/gradients.js';
 import { temporaryDirectory } from '../kit/temporary.js';
 
 const { rows, prompts, models } = architectureGolden;
@@ -122,7 +122,7 @@ describe.each(Object.entries(models))('%s', (name, expected) => {
       count += variable.size;
     }
     expect(count).toBe(parameters);
-    const { loss, gradients } = lossAndGradients({ model, adapter }, batch, { weight: 1, recompute });
+    const { loss, gradients } = batchGradients({ model, adapter }, batch, { weight: 1, recompute });
     expect(Math.abs((await loss.data())[0] / expectedLoss - 1)).toBeLessThan(1e-6);
     const errors = await Promise.all(adapter.parameters().map(async ({ name: parameter }, i) => [parameter, relativeError(await gradients[i].data(), golden(`${name}.grad.${parameter}`).data)] as const));
     expect(errors.filter(([, error]) => !(error < 1e-4))).toEqual([]);

@@ -1,11 +1,11 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { lossAndGradients } from '../../engine/model/gradients.js';
 import { logits, type LabelledBatch } from '../../engine/model/llama.js';
 import type { LlamaModel } from '../../engine/model/load.js';
 import { loadPeft } from '../../engine/model/peft.js';
 import type { LoraAdapter } from '../../engine/model/adapter.js';
 import { selectBackend } from '../../engine/tensor/backends.js';
 import { goldenPath, readGolden, relativeError } from '../kit/golden.js';
+import { batchGradients } from '../kit/gradients.js';
 import { loadSmallModel } from '../kit/small-model.js';
 
 let model: LlamaModel;
@@ -46,9 +46,13 @@ describe('a LLaMA with grouped heads', () => {
     expect(relativeError(unpadded(actual), unpadded(golden('adapter_logits').data as Float32Array))).toBeLessThan(1e-5);
   });
 
-  it.each([false, true])('gives the loss and every LoRA gradient of PyTorch (recomputing blocks: %s)', async (recompute) => {
+  it.each([
+    ['keeping what the blocks computed', { recompute: false, padsCounted: false }],
+    ['running the blocks again', { recompute: true, padsCounted: false }],
+    ['with the counted positions padded', { recompute: false, padsCounted: true }],
+  ])('gives the loss and every LoRA gradient of PyTorch, %s', async (_name, { recompute, padsCounted }) => {
     const counted = batch.labels.filter((label) => label >= 0).length;
-    const { loss, gradients } = lossAndGradients({ model, adapter }, batch, { weight: 1 / counted, recompute });
+    const { loss, gradients } = batchGradients({ model, adapter }, batch, { weight: 1 / counted, recompute, padsCounted });
     expect((await loss.data())[0] / counted).toBeCloseTo(golden('loss').data[0], 5);
     const errors = adapter.parameters().map(({ name }, i) => [name, relativeError(gradients[i].dataSync(), golden(`grad.${name}`).data)] as const);
     expect(errors).toHaveLength(2 * (7 * 2 + 1));

@@ -1,4 +1,5 @@
 import type { CudaProgram, Format } from '../../engine/cuda/program.js';
+import { addGradientsProgram } from '../../engine/cuda/programs/add-gradients.cu.js';
 import { adamWProgram, gradientNormProgram, gradientSquaresProgram } from '../../engine/cuda/programs/adam-w.cu.js';
 import {
   attentionDeltaProgram, attentionKeyGradientProgram, attentionProgram, attentionQueryGradientProgram, segmentBoundsProgram,
@@ -20,7 +21,7 @@ const formats: Format[] = ['f32', 'bf16', 'i32', 'u8'];
 export function catalogue(): CudaProgram[] {
   const attention = [64, 80, 96, 100, 128].map((headSize) => ({ batch: 2, length: 300, heads: 4, kvHeads: 2, headSize }));
   const programs = [
-    adamWProgram(3), gradientNormProgram(), gradientSquaresProgram(3),
+    adamWProgram(3), gradientNormProgram(), gradientSquaresProgram(3), addGradientsProgram(3, true), addGradientsProgram(3, false),
     segmentBoundsProgram(attention[0]),
     ...attention.flatMap((shape) => [attentionProgram(shape), attentionDeltaProgram(shape), attentionKeyGradientProgram(shape), attentionQueryGradientProgram(shape)]),
     ...[576, 8192, 33].flatMap((columns) => [rmsNormProgram('bf16', 'f32', 2, columns), rmsNormGradProgram('bf16', 'bf16', 'f32', 2, columns)]), rmsNormProgram('f32', 'f32', 2, 3200), rmsNormGradProgram('f32', 'f32', 'f32', 2, 3200),

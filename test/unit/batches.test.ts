@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { epochOrder, groupOrderByLength, IGNORED, packRows, type TokenRows } from '../../engine/data/batches.js';
+import { epochOrder, groupOrderByLength, IGNORED, lineWidth, packLine, packRows, type TokenRows } from '../../engine/data/batches.js';
 import golden from '../golden/data-metrics.json' with { type: 'json' };
 
 /** Rows of the given lengths with ids that name row and place (100 · (row + 1) + place), all but the first token counted. */
@@ -44,6 +44,28 @@ describe('packRows', () => {
 
   it('takes only the rows it is given', () => {
     expect([...packRows(rowsOf([2, 9, 2]), [2]).inputIds]).toEqual([300, 301]);
+  });
+});
+
+describe('packLine', () => {
+  it('puts all rows into one line, longest first, with the padding behind them', () => {
+    const batch = packLine(rowsOf([2, 5, 3]), [0, 1, 2]);
+    expect(batch.shape).toEqual([1, 128]);
+    expect([...batch.inputIds.subarray(0, 11)]).toEqual([200, 201, 202, 203, 204, 300, 301, 302, 100, 101, 0]);
+    expect([...batch.segments.subarray(0, 11)]).toEqual([1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 0]);
+    expect([...batch.labels.subarray(10)].every((label) => label === IGNORED)).toBe(true);
+    expect(batch).toMatchObject({ rows: 3, tokens: 10, countedTokens: 7 });
+  });
+
+  it('has few widths, none much wider than it must be', () => {
+    const widths = new Set<number>();
+    for (let tokens = 1; tokens <= 8192; tokens++) {
+      const width = lineWidth(tokens);
+      expect(width).toBeGreaterThanOrEqual(tokens);
+      expect(width - tokens).toBeLessThan(Math.max(128, tokens / 16));
+      widths.add(width);
+    }
+    expect(widths.size).toBeLessThanOrEqual(48);
   });
 });
 

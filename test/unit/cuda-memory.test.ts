@@ -6,7 +6,15 @@ const MiB = 2 ** 20;
 describe('CUDA caching allocator', () => {
   let taken: Map<number, number>;
   let capacity: number;
+  let mapped: number;
   const source = {
+    reserve: () => 2 ** 45,
+    map: (_address: number, bytes: number): boolean => {
+      if (mapped + bytes > capacity) return false;
+      mapped += bytes;
+      return true;
+    },
+    unmap: (_address: number, bytes: number) => void (mapped -= bytes),
     allocate: (bytes: number): number | undefined => {
       const used = [...taken.values()].reduce((a, b) => a + b, 0);
       if (used + bytes > capacity) return undefined;
@@ -19,6 +27,7 @@ describe('CUDA caching allocator', () => {
   };
   beforeEach(() => {
     taken = new Map();
+    mapped = 0;
     capacity = 1024 * MiB;
   });
 
@@ -77,18 +86,50 @@ describe('CUDA caching allocator', () => {
     expect(() => memory.allocate(60 * MiB, 'x')).toThrow('limit 50.0 MiB');
   });
 
-  it('keeps a private pool to itself until it is released', () => {
+  it('lets computations use the arena one after another, each from its start', () => {
     const memory = new CachingAllocator(source);
-    const { result, release } = memory.withPrivatePool('graph', () => {
-      const block = memory.allocate(40 * MiB, 'intermediate');
-      const { address } = block;
-      memory.free(block);
-      return address;
+    const addresses = (sizes: number[]) => memory.inArena(() => {
+      const blocks = sizes.map((size) => memory.allocate(size * MiB, 'intermediate'));
+      const places = blocks.map(({ address }) => address);
+      blocks.forEach((block) => memory.free(block));
+      return places;
     });
-    const outside = memory.allocate(40 * MiB, 'outside');
-    expect(outside.address).not.toBe(result);
-    release();
-    expect(memory.allocate(40 * MiB, 'later').address).toBe(result);
+    expect(addresses([40, 10])).toEqual([2 ** 45, 2 ** 45 + 40 * MiB]);
+    // The large one takes what there is and lets the arena grow behind it.
+    expect(addresses([90])).toEqual([2 ** 45]);
+    expect(mapped).toBe(96 * MiB);
+    expect(addresses([10, 40])).toEqual([2 ** 45, 2 ** 45 + 10 * MiB]);
+    expect(memory.memory()).toMatchObject({ inUse: 0, reserved: 96 * MiB, peakInUse: 90 * MiB });
+    memory.releaseArena();
+    expect([mapped, memory.memory().reserved]).toEqual([0, 0]);
+    expect(addresses([3])).toEqual([2 ** 45]);
+  });
+
+  it('keeps what outlives a use of the arena out of it', () => {
+    const memory = new CachingAllocator(source);
+    const weight = memory.allocate(40 * MiB, 'weight');
+    const [inside, outside, copy] = memory.inArena(() => [
+      memory.allocate(40 * MiB, 'a'), memory.outsideArena(() => memory.allocate(40 * MiB, 'b')), memory.beside(weight, () => memory.allocate(40 * MiB, 'c')),
+    ]);
+    expect([inside.address >= 2 ** 45, outside.address >= 2 ** 45, copy.address >= 2 ** 45]).toEqual([true, false, false]);
+  });
+
+  it('measures what a computation would take, and takes nothing', () => {
+    const memory = new CachingAllocator(source);
+    const kept = memory.allocate(40 * MiB, 'kept');
+    const before = memory.memory();
+    const run = () => {
+      const blocks = [30, 20, 0.1].map((size) => memory.allocate(size * MiB, 'x'));
+      memory.free(blocks[0]);
+      blocks.push(memory.allocate(25 * MiB, 'y'));
+      blocks.slice(1).forEach((block) => memory.free(block));
+    };
+    const measured = memory.measure(run);
+    expect(memory.memory()).toEqual(before);
+    expect(memory.isMeasured(kept)).toBe(false);
+    memory.inArena(run);
+    const { peakInUse, reserved } = memory.memory();
+    expect([measured.peakInUse, measured.peakReserved]).toEqual([peakInUse - before.inUse, reserved - before.reserved]);
   });
 
   it('refuses to free a block twice', () => {

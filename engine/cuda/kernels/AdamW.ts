@@ -50,7 +50,7 @@ function chunkTable(backend: CudaBackend, parameters: readonly Variable[], gradi
 }
 
 /** Gives a variable data of its own, in float32, before it is changed in place: other handles keep the old values. */
-function own(backend: CudaBackend, variable: Variable): void {
+export function own(backend: CudaBackend, variable: Variable): void {
   if (backend.refCount(variable.dataId) === 1 && backend.format(variable) === 'f32') return;
   tidy(() => {
     const copy = backend.make(variable.shape, 'float32', 'f32', 'a variable');

@@ -54,6 +54,7 @@ export const adamWProgram = (chunks: number): CudaProgram => ({
   source: () => entry + /* cuda */ `
 extern "C" __global__ void adam_w(float* m, float* v, const float* norm, const Chunk* chunks, float maxNorm, float beta1, float rest1, float beta2, float rest2, float epsilon,
     float stepSize, float rootCorrection, float decay) {
+  if (!(fabsf(*norm) < INFINITY_F)) return; // Not a number or infinite: everything stays as it is.
   Chunk chunk = chunks[blockIdx.x];
   float size = stepSize * chunk.rate, keep = 1.f - decay * chunk.rate * chunk.decay;
   float factor = maxNorm > 0.f ? fminf(1.f, maxNorm / (*norm + 1e-6f)) : 1.f;

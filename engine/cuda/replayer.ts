@@ -1,0 +1,62 @@
+import { dispose, engine, tidy, util, type Tensor } from '@tensorflow/tfjs-core';
+import type { Computation, MemoryChoices, Replayer, Shelved } from '../tensor/replay.js';
+import type { FrozenWeight } from '../tensor/weight-types.js';
+import type { CudaBackend } from './backend.js';
+import { GraphCache } from './graph.js';
+
+/** What the backend offers to a training: recorded passes, and memory that is planned. */
+export class CudaReplayer implements Replayer {
+  private readonly graphs: GraphCache;
+
+  constructor(private readonly backend: CudaBackend) {
+    this.graphs = new GraphCache(backend);
+  }
+
+  run(computation: Computation): Tensor[] {
+    return this.graphs.run(computation);
+  }
+
+  measure({ inputs, compute }: Computation): number {
+    const { device } = this.backend;
+    this.backend.products.reserveWorkspace();
+    device.idle = true;
+    try {
+      return device.memory.measure(() => {
+        const own = inputs.map((input) => engine().makeTensorFromTensorInfo(this.backend.make(input.shape, input.dtype)) as Tensor);
+        tidy(() => void compute(own));
+        dispose(own);
+      }).peakReserved;
+    } finally {
+      device.idle = false;
+    }
+  }
+
+  choose({ copies, plan }: MemoryChoices): void {
+    this.backend.keepDequantized = copies ? 'always' : 'never';
+    this.backend.device.memory.advice = plan;
+  }
+
+  copyBytes(weights: readonly FrozenWeight[]): number {
+    return weights.reduce((sum, { kind, shape }) => sum + (kind === 'dense' ? 0 : 2 * util.sizeFromShape(shape)), 0);
+  }
+
+  settle(weights: readonly FrozenWeight[]): void {
+    for (const weight of weights) if (weight.kind === 'dense') this.backend.convert(weight.value, 'bf16');
+    this.backend.device.memory.trim();
+  }
+
+  memory(): { inUse: number; free: number } {
+    const { memory } = this.backend.device;
+    memory.trim();
+    const { inUse, reserved } = memory.memory();
+    return { inUse, free: this.backend.device.memoryInfo().free + reserved - inUse };
+  }
+
+  shelve(x: Tensor): Shelved {
+    return { fetch: () => undefined, take: () => x };
+  }
+
+  clear(): void {
+    this.graphs.clear();
+  }
+}

@@ -1,0 +1,81 @@
+import { gather, keep, reshape, tensor1d, tensor2d, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
+import type { LlamaConfig } from '../formats/llama-config.js';
+import type { LabelledBatch } from './llama.js';
+import { ropeTables, type RopeTables } from './rope-tables.js';
+
+/** A batch whose parts are tensors, for the blocks and the loss. */
+export interface DeviceBatch {
+  /** B lines of T positions. */
+  shape: [number, number];
+  /** int32 [B, T]. */
+  ids: Tensor2D;
+  segments: Tensor2D;
+  rope: RopeTables;
+  /** int32 [M]: positions that the loss counts, then padding. */
+  places: Tensor1D;
+  /** int32 [M]: the token that follows each; negative in the padding. */
+  targets: Tensor1D;
+}
+
+/** Shares of a batch's positions to which the counted ones are padded, so that few shapes occur. */
+const COUNTED_SHARES = [1 / 8, 1 / 4, 1 / 2, 1];
+
+/**
+ * Brings batches to the device in the form of few small tensors, which are all that a recorded computation is given anew: the
+ * rotary angles, far larger, are looked up there.
+ */
+export class BatchFeed {
+  /** Kept [1, longest, headDim / 2]; absent where the angles depend on more than the position. */
+  private readonly tables?: RopeTables;
+
+  /**
+   * @param longest tokens of the longest row
+   * @param padsCounted pad the counted positions to a share of all, so that few shapes occur
+   */
+  constructor(
+    private readonly config: LlamaConfig,
+    longest: number,
+    private readonly padsCounted: boolean,
+  ) {
+    if (config.ropeScaling?.type === 'dynamic') return;
+    const { cos, sin } = ropeTables(config, Int32Array.from({ length: longest }, (_, position) => position), [1, longest]);
+    this.tables = { cos: keep(cos), sin: keep(sin) };
+  }
+
+  /** What `open` reads beside a batch's tensors. */
+  get constants(): Tensor[] {
+    return this.tables ? [this.tables.cos, this.tables.sin] : [];
+  }
+
+  /** To be disposed by the caller. */
+  upload({ shape, inputIds, positions, segments, labels }: LabelledBatch): Tensor[] {
+    const places = Int32Array.from(labels.keys()).filter((place) => labels[place] >= 0);
+    const count = this.padsCounted ? paddedCount(places.length, labels.length) : places.length;
+    const padded = new Int32Array(count);
+    padded.set(places);
+    const targets = new Int32Array(count).fill(-1);
+    places.forEach((place, i) => (targets[i] = labels[place]));
+    const rope = this.tables ? [tensor1d(positions, 'int32')] : Object.values(ropeTables(this.config, positions, shape));
+    return [tensor2d(inputIds, shape, 'int32'), tensor2d(segments, shape, 'int32'), tensor1d(padded, 'int32'), tensor1d(targets, 'int32'), ...(rope as Tensor[])];
+  }
+
+  /** A batch out of its tensors; to be called within a tidy. */
+  open([ids, segments, places, targets, ...rope]: readonly Tensor[]): DeviceBatch {
+    const shape = ids.shape as [number, number];
+    return { shape, ids: ids as Tensor2D, segments: segments as Tensor2D, places: places as Tensor1D, targets: targets as Tensor1D, rope: this.angles(shape, rope) };
+  }
+
+  dispose(): void {
+    for (const tensor of this.constants) tensor.dispose();
+  }
+
+  private angles(shape: [number, number], rope: Tensor[]): RopeTables {
+    if (!this.tables) return { cos: rope[0], sin: rope[1] } as RopeTables;
+    const half = this.config.headDim / 2;
+    const lookUp = (table: Tensor) => reshape(gather(reshape(table, [-1, half]), rope[0] as Tensor1D), [...shape, half]);
+    return { cos: lookUp(this.tables.cos), sin: lookUp(this.tables.sin) } as RopeTables;
+  }
+}
+
+/** The smallest of the shares of `total` that holds `count`. */
+export const paddedCount = (count: number, total: number): number => COUNTED_SHARES.map((share) => Math.ceil(total * share)).find((size) => size >= count)!;

@@ -1,0 +1,74 @@
+import { backend, tidy, type Tensor } from '@tensorflow/tfjs-core';
+import type { FrozenWeight } from './weight-types.js';
+
+/** What changes between two runs of a computation beside its tensors: where dropout draws. */
+export interface Draw {
+  /** `PhiloxKey.step` of every draw. */
+  step: number;
+  /** The difference to the recorded run's is added to `PhiloxKey.stream` of every draw. */
+  stream: number;
+}
+
+/** A computation that runs many times and reads nothing back. */
+export interface Computation {
+  /** Names what it does; the inputs' shapes belong to the name. */
+  key: string;
+  /** Everything that varies from run to run. */
+  inputs: readonly Tensor[];
+  /** Tensors that it reads, or variables that it changes, where they are. */
+  parameters: readonly Tensor[];
+  draw: Draw;
+  compute: (inputs: Tensor[]) => Tensor[];
+}
+
+/** What a training may choose about memory on a backend that plans it. The numbers are the same either way. */
+export interface MemoryChoices {
+  /** Keep copies of the quantised matrices in the products' format. */
+  copies: boolean;
+  /** Put what `shelve` is given into the host's memory. */
+  offload: boolean;
+  /** What was planned and what would need less: told when memory runs out. */
+  plan: string;
+}
+
+/**
+ * What a backend may offer to a training beside tfjs's interface: it records a computation and replays it, which costs the host one
+ * call, and it can tell how much memory a computation would take without running it.
+ */
+export interface Replayer {
+  /** Runs or replays; the results are the same bit for bit. */
+  run(computation: Computation): Tensor[];
+  /** Bytes of device memory that a computation takes at its peak beside what its inputs and parameters take. Nothing is computed. */
+  measure(computation: Computation): number;
+  choose(choices: MemoryChoices): void;
+  /** Bytes of the copies that `choices.copies` keeps. */
+  copyBytes(weights: readonly FrozenWeight[]): number;
+  /** Brings frozen matrices into the form that they keep, so that `memory` is right about them. */
+  settle(weights: readonly FrozenWeight[]): void;
+  /** Bytes in use, and bytes that may still be taken. */
+  memory(): { inUse: number; free: number };
+  /** Puts a tensor away; see `shelve`. */
+  shelve(x: Tensor): Shelved;
+  /** Forgets what was recorded, and frees its memory. */
+  clear(): void;
+}
+
+/** A tensor that was put away. */
+export interface Shelved {
+  /** Begins to bring it back; `take` waits for it. */
+  fetch(): void;
+  /** The tensor, once. */
+  take(): Tensor;
+}
+
+/** The current backend's, if it offers one. */
+export const replayer = (): Replayer | undefined => (backend() as { replayer?: Replayer }).replayer;
+
+/** Runs a computation in the cheapest way that the backend has. */
+export function replay(computation: Computation): Tensor[] {
+  const { inputs, compute } = computation;
+  return replayer()?.run(computation) ?? tidy(() => compute([...inputs]));
+}
+
+/** Puts a tensor that is needed much later out of the way. It belongs to the shelf from then on. */
+export const shelve = (x: Tensor): Shelved => replayer()?.shelve(x) ?? { fetch: () => undefined, take: () => x };

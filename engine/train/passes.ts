@@ -1,0 +1,114 @@
+import { dispose, scalar, type Scalar, type Tensor, type Variable } from '@tensorflow/tfjs-core';
+import { packLine, packRows, type PackedBatch, type TokenRows } from '../data/batches.js';
+import { dropoutStream, type DropoutDraw, type LoraAdapter } from '../model/adapter.js';
+import { BatchFeed } from '../model/batch-feed.js';
+import { runBlocks } from '../model/blocks.js';
+import { lossAndGradients } from '../model/gradients.js';
+import { blockContext, embedIds, summedLoss, type Llama } from '../model/llama.js';
+import type { LlamaModel } from '../model/load.js';
+import { createGradientSums } from '../tensor/gradient-sums.js';
+import { replay, replayer, type Computation } from '../tensor/replay.js';
+
+/** Lays rows out as the backend likes it: one that records computations gets a single line of one of few widths. */
+export const layOut = (rows: TokenRows, indices: readonly number[]): PackedBatch => (replayer() ? packLine : packRows)(rows, indices);
+
+/** Passes over batches without gradients. */
+export class LossPasses {
+  private readonly feed: BatchFeed;
+
+  /** @param longest tokens of the longest row */
+  constructor(
+    private readonly llama: Llama,
+    longest: number,
+  ) {
+    this.feed = new BatchFeed(llama.model.config, longest, replayer() !== undefined);
+  }
+
+  /** Queues a batch. @returns the sum of the counted tokens' negative log-likelihoods in nats, on the device */
+  run(batch: PackedBatch): Scalar {
+    const inputs = this.feed.upload(batch);
+    const [loss] = replay(this.computation(inputs));
+    dispose(inputs);
+    return loss as Scalar;
+  }
+
+  computation(inputs: Tensor[]): Computation {
+    const { model, adapter } = this.llama;
+    return {
+      key: `loss ${adapter ? 'with' : 'without'} an adapter`, inputs,
+      parameters: [...(adapter?.parameters() ?? []).map(({ variable }) => variable), ...this.feed.constants],
+      draw: { step: 0, stream: 0 },
+      compute: (tensors) => {
+        const batch = this.feed.open(tensors);
+        return [summedLoss(this.llama, runBlocks(this.llama, embedIds(model, batch.ids), blockContext(this.llama, batch)), batch)];
+      },
+    };
+  }
+
+  dispose(): void {
+    this.feed.dispose();
+  }
+}
+
+/** A batch of a training step, uploaded. */
+export interface UploadedBatch {
+  batch: PackedBatch;
+  inputs: Tensor[];
+}
+
+/** Passes over batches that add up the gradients of a step. */
+export class GradientPasses {
+  /** One a parameter of the adapter. */
+  readonly sums: Variable[];
+  private readonly feed: BatchFeed;
+  /** Run the blocks again in the backward pass. */
+  recompute = false;
+
+  /** @param longest tokens of the longest row */
+  constructor(
+    private readonly model: LlamaModel,
+    private readonly adapter: LoraAdapter,
+    longest: number,
+  ) {
+    this.feed = new BatchFeed(model.config, longest, replayer() !== undefined);
+    this.sums = createGradientSums(this.variables);
+  }
+
+  /** @param weight what the batch's summed loss is multiplied by */
+  upload(batch: PackedBatch, weight: number): UploadedBatch {
+    return { batch, inputs: [...this.feed.upload(batch), scalar(weight)] };
+  }
+
+  /**
+   * Queues a batch, whose tensors are disposed.
+   * @param first of its step
+   * @returns the sum of the counted tokens' negative log-likelihoods in nats, on the device
+   */
+  run({ inputs }: UploadedBatch, draw: DropoutDraw, first: boolean): Scalar {
+    const [loss] = replay(this.computation(inputs, draw, first));
+    dispose(inputs);
+    return loss as Scalar;
+  }
+
+  computation(inputs: Tensor[], draw: DropoutDraw, first: boolean): Computation {
+    const { model, adapter, sums, recompute } = this;
+    return {
+      key: `gradients, ${first ? 'first' : 'added'}, ${recompute ? 'recomputing' : 'keeping'}`, inputs,
+      parameters: [...this.variables, ...sums, ...this.feed.constants],
+      draw: { step: draw.step, stream: dropoutStream(draw) },
+      compute: (tensors) => {
+        const weight = tensors[tensors.length - 1] as Scalar;
+        return [lossAndGradients({ model, adapter, draw }, this.feed.open(tensors.slice(0, -1)), { weight, sums, first, recompute })];
+      },
+    };
+  }
+
+  dispose(): void {
+    this.feed.dispose();
+    dispose(this.sums);
+  }
+
+  private get variables(): Variable[] {
+    return this.adapter.parameters().map(({ variable }) => variable);
+  }
+}
