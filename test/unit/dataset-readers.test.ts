@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,6 +8,7 @@ import { cellText } from '../../activities/readers/cell-text.js';
 import { mappingProblems, runColumns } from '../../activities/readers/columns.js';
 import type { SourceRow } from '../../activities/readers/dataset-file.js';
 import { readerFor, type DatasetFormat } from '../../activities/readers/index.js';
+import { goldenPath } from '../kit/golden.js';
 
 let directory: string;
 beforeAll(async () => void (directory = await mkdtemp(join(tmpdir(), 'readers-'))));
@@ -82,6 +84,59 @@ describe('JSON', () => {
     ['an item that is no object', '[{"a":1}, "x"]', 'data.json item 2: expected a JSON object of column names and values, got a string'],
   ])('refuses %s', async (_, content, message) => {
     await expect(read('json', content)).rejects.toThrow(message);
+  });
+});
+
+describe('JSON as it comes', () => {
+  it('is read item by item, whatever is in it', async () => {
+    const items = Array.from({ length: 30_000 }, (_, i) => ({ id: i, text: `"[{,]}\\ ${'é'.repeat(i % 9)}`, list: [i, { a: [] }] }));
+    for (const space of [0, 2]) {
+      const { rows } = await read('json', JSON.stringify(items, null, space));
+      expect(rows.map(({ values }) => values)).toEqual(items);
+    }
+  });
+
+  it('may be empty', async () => expect(await read('json', ' [ ] \n')).toEqual({ columns: [], rows: [] }));
+
+  it('takes its columns from the first rows', async () => {
+    const items = [...Array.from({ length: 100 }, () => ({ a: 1 })), { b: 2 }];
+    expect((await read('json', JSON.stringify(items))).columns).toEqual(['a']);
+  });
+
+  it.each([
+    ['an array without its end', '[{"a":1},', 'data.json line 1: expected JSON, got a mistake in it: an array without its end'],
+    ['something after it', '[{"a":1}]\nx', 'data.json line 2: expected JSON, got a mistake in it: "x" after the array'],
+    ['two commas', '[{"a":1},\n,{"a":2}]', "data.json line 2: expected JSON, got a mistake in it: nothing before ','"],
+    ['a comma at the end', '[{"a":1},]', "data.json line 1: expected JSON, got a mistake in it: nothing before ']'"],
+    ['an empty file', ' \n', 'data.json line 2: expected JSON, got a mistake in it: an empty file'],
+    ['a text', '"x"', 'data.json: expected an array of objects, got a string'],
+    ['no JSON', '<html>', 'data.json: expected an array of objects, got something that begins with "<"'],
+    ['a wrong bracket', '[{"a":1]]', 'data.json line 1: expected JSON, got a mistake in it'],
+  ])('refuses %s', async (_, content, message) => {
+    await expect(read('json', content)).rejects.toThrow(message);
+  });
+});
+
+describe('compressed text', () => {
+  const golden = (extension: string) => readFileSync(goldenPath(`compressed/rows.csv.${extension}`));
+  const expected = Array.from({ length: 20_000 }, (_, i) => ({ name: `row ${i}`, text: `café ${i % 7}` }));
+
+  it.each(['gz', 'bz2', 'zst'])('.%s: all rows, of all its parts', async (extension) => {
+    const { columns, rows } = await read('csv', golden(extension));
+    expect(columns).toEqual(['name', 'text']);
+    expect(rows.map(({ values }) => values)).toEqual(expected);
+  });
+
+  it.each([['gz', 'gzip'], ['bz2', 'bzip2'], ['zst', 'Zstandard']])('.%s that is cut short or damaged is refused', async (extension, kind) => {
+    const bytes = golden(extension);
+    await expect(read('csv', bytes.subarray(0, bytes.length - 200))).rejects.toThrow(`data.csv: expected ${kind} data, got a mistake in it: `);
+    const damaged = Buffer.from(bytes);
+    damaged.fill(0xa5, 40, 400);
+    await expect(read('csv', damaged)).rejects.toThrow(/^dataset\.uri: data\.csv/);
+  });
+
+  it('is told by its first bytes: text that begins alike is text', async () => {
+    expect(await read('csv', 'BZh9,b\n1,2\n')).toEqual({ columns: ['BZh9', 'b'], rows: [{ place: 'line 2', values: { BZh9: '1', b: '2' } }] });
   });
 });
 
