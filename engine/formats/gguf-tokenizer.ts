@@ -1,7 +1,6 @@
 import { FormatError } from './format-error.js';
 import { tokenKinds, type GgufVocabulary } from './gguf-vocabulary.js';
-
-type Json = Record<string, unknown>;
+import { addedToken, bosInFront, bpe, mergesFromScores, pieceDecoder, replaceSpaces, space, vocabularyOf, type AddedToken, type Json } from './tokenizer-json.js';
 
 interface ByteLevelSplit {
   normalizer: Json | null;
@@ -41,6 +40,20 @@ const splits: Record<string, ByteLevelSplit> = {
   },
 };
 
+/** The name of the split that a tokenizer.json makes; undefined when it is none of these. Of several with the same split, the first. */
+export function splitNameOf(normalizer: Json | null, preTokenizer: Json | null): string | undefined {
+  const same = (a: unknown, b: unknown): boolean => canonical(a) === canonical(b);
+  return Object.keys(splits).find((name) => same(splits[name].normalizer, normalizer) && same(splits[name].preTokenizer, preTokenizer));
+}
+
+/** Without what changes no token: where offsets begin. */
+const canonical = (value: unknown): string =>
+  JSON.stringify(value, (key, field: unknown) =>
+    key === 'trim_offsets' ? undefined
+    : typeof field === 'object' && field !== null && !Array.isArray(field) ? Object.fromEntries(Object.entries(field).sort(([a], [b]) => (a < b ? -1 : 1)))
+    : field,
+  );
+
 /** Builds the tokenizer.json that a GGUF's vocabulary stands for. Throws `unsupported` for a kind that is not known exactly. */
 export function tokenizerJson(vocabulary: GgufVocabulary): Json {
   const kind = vocabulary.model === 'gpt2' ? byteLevelBpe(vocabulary) : vocabulary.model === 'llama' ? sentencePieceBpe(vocabulary) : undefined;
@@ -51,7 +64,7 @@ export function tokenizerJson(vocabulary: GgufVocabulary): Json {
     padding: null,
     added_tokens: addedTokens(vocabulary),
     ...kind,
-    post_processor: ggufAddsBos(vocabulary) ? bosInFront(vocabulary) : null,
+    post_processor: ggufAddsBos(vocabulary) ? bosInFront(vocabulary.bos!, vocabulary.tokens.indexOf(vocabulary.bos!)) : null,
   };
 }
 
@@ -61,38 +74,12 @@ export function ggufAddsBos({ bos, addsBos, model, preTokenizer }: GgufVocabular
 }
 
 /** Tokens that are found in the text before it is split: control tokens (special) and the user's. */
-export function addedTokens({ tokens, kinds }: GgufVocabulary): Json[] {
+export function addedTokens({ tokens, kinds }: GgufVocabulary): AddedToken[] {
   return tokens.flatMap((content, id) => {
     const special = kinds[id] === tokenKinds.control || kinds[id] === tokenKinds.unknown;
     if (!special && kinds[id] !== tokenKinds.userDefined) return [];
-    return [{ id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special }];
+    return [addedToken(id, content, special)];
   });
-}
-
-function bosInFront({ tokens, bos }: GgufVocabulary): Json {
-  const token = { SpecialToken: { id: bos, type_id: 0 } };
-  return {
-    type: 'TemplateProcessing',
-    single: [token, { Sequence: { id: 'A', type_id: 0 } }],
-    pair: [token, { Sequence: { id: 'A', type_id: 0 } }, { SpecialToken: { id: bos, type_id: 1 } }, { Sequence: { id: 'B', type_id: 1 } }],
-    special_tokens: { [bos!]: { id: bos, ids: [tokens.indexOf(bos!)], tokens: [bos] } },
-  };
-}
-
-/** Text → id. A text that occurs twice keeps its first id, as the converter's padding tokens never do. */
-function vocabularyOf({ tokens }: GgufVocabulary): Map<string, number> {
-  const vocab = new Map<string, number>();
-  tokens.forEach((token, id) => {
-    if (!vocab.has(token)) vocab.set(token, id);
-  });
-  return vocab;
-}
-
-function bpe(vocab: ReadonlyMap<string, number>, merges: string[], options: Json): Json {
-  return {
-    type: 'BPE', dropout: null, unk_token: null, continuing_subword_prefix: null, end_of_word_suffix: null, fuse_unk: false, byte_fallback: false,
-    ignore_merges: false, ...options, vocab: Object.fromEntries(vocab), merges,
-  };
 }
 
 function byteLevelBpe(vocabulary: GgufVocabulary): Json {
@@ -101,7 +88,7 @@ function byteLevelBpe(vocabulary: GgufVocabulary): Json {
     throw new FormatError('unsupported', path, `tokenizer.ggml.pre: expected one of ${Object.keys(splits).join(', ')}, got ${preTokenizer}`);
   }
   const { normalizer, preTokenizer: pre, ignoreMerges = false } = splits[preTokenizer];
-  const vocab = vocabularyOf(vocabulary);
+  const vocab = vocabularyOf(vocabulary.tokens);
   for (const merge of merges) {
     const [left, right, ...rest] = merge.split(' ');
     if (right === undefined || rest.length > 0 || !vocab.has(left) || !vocab.has(right) || !vocab.has(left + right)) {
@@ -116,39 +103,14 @@ function byteLevelBpe(vocabulary: GgufVocabulary): Json {
   };
 }
 
-/** SentencePiece writes a space as this character. */
-const space = '\u2581';
-
 function sentencePieceBpe(vocabulary: GgufVocabulary): Json {
-  const { path, tokens, scores, unknown, addsSpacePrefix } = vocabulary;
+  const { path, tokens, kinds, scores, unknown, addsSpacePrefix } = vocabulary;
   if (scores.length !== tokens.length) throw new FormatError('bad_header', path, `tokenizer.ggml.scores: expected ${tokens.length} entries, got ${scores.length}`);
-  const replaceSpaces = { type: 'Replace', pattern: { String: ' ' }, content: space };
-  const decoders: Json[] = [{ type: 'Replace', pattern: { String: space }, content: ' ' }, { type: 'ByteFallback' }, { type: 'Fuse' }];
+  const merges = mergesFromScores(tokens, scores, (id) => kinds[id] === tokenKinds.normal);
   return {
     normalizer: { type: 'Sequence', normalizers: addsSpacePrefix ? [{ type: 'Prepend', prepend: space }, replaceSpaces] : [replaceSpaces] },
     pre_tokenizer: null,
-    decoder: { type: 'Sequence', decoders: addsSpacePrefix ? [...decoders, { type: 'Strip', content: ' ', start: 1, stop: 0 }] : decoders },
-    model: bpe(vocabularyOf(vocabulary), mergesFromScores(vocabulary), { unk_token: unknown ?? null, fuse_unk: true, byte_fallback: true }),
+    decoder: pieceDecoder({ byteFallback: true, stripsFirstSpace: addsSpacePrefix }),
+    model: bpe(vocabularyOf(tokens), merges, { unk_token: unknown ?? null, fuse_unk: true, byte_fallback: true }),
   };
-}
-
-/**
- * SentencePiece merges the neighbours whose union has the best score. As BPE merges: every way to make a token out of two,
- * by the token's score, best first.
- */
-function mergesFromScores({ tokens, kinds, scores }: GgufVocabulary): string[] {
-  const ids = new Map<string, number>();
-  tokens.forEach((token, id) => {
-    if (kinds[id] === tokenKinds.normal) ids.set(token, id);
-  });
-  const merges: { text: string; score: number; left: number; right: number }[] = [];
-  for (const [token, id] of ids) {
-    for (let at = 1; at < token.length; at++) {
-      const left = ids.get(token.slice(0, at));
-      const right = ids.get(token.slice(at));
-      if (left !== undefined && right !== undefined) merges.push({ text: `${tokens[left]} ${tokens[right]}`, score: scores[id], left, right });
-    }
-  }
-  merges.sort((a, b) => b.score - a.score || a.left - b.left || a.right - b.right);
-  return merges.map(({ text }) => text);
 }

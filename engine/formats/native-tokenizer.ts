@@ -22,6 +22,8 @@ export interface TokenizerParts {
   chatTemplate?: string;
   /** @default whether tokenizer.json's post-processor does */
   addsBos?: boolean;
+  /** Ids of texts. @default the library's, by `json` */
+  encodeBatch?: (texts: string[]) => Promise<number[][]>;
   files: () => Promise<Map<string, Uint8Array>>;
 }
 
@@ -46,6 +48,14 @@ export async function createTokenizer(parts: TokenizerParts): Promise<Tokenizer>
     addsBos: bosTokenId !== undefined && (parts.addsBos ?? first === bosTokenId),
   });
 }
+
+/** Ids by the vocabulary of a tokenizer.json alone: nothing is looked for in the texts, and they are not changed. */
+export function vocabularyEncoder(json: Record<string, unknown>): (texts: string[]) => Promise<number[][]> {
+  const library = native.Tokenizer.fromString(JSON.stringify({ ...json, added_tokens: [], normalizer: null, pre_tokenizer: null, post_processor: null }));
+  return (texts) => idsOf(library, texts);
+}
+
+const idsOf = async (library: Native, texts: string[]): Promise<number[][]> => (await library.encodeBatch(texts, { addSpecialTokens: false })).map((encoding) => encoding.getIds());
 
 class NativeTokenizer implements Tokenizer {
   readonly vocabSize: number;
@@ -73,12 +83,13 @@ class NativeTokenizer implements Tokenizer {
   }
 
   async encode(text: string, options?: { addBos?: boolean }): Promise<number[]> {
-    return this.withBos((await this.library.encode(text, null, { addSpecialTokens: false })).getIds(), options?.addBos);
+    const ids = this.parts.encodeBatch ? (await this.parts.encodeBatch([text]))[0] : (await this.library.encode(text, null, { addSpecialTokens: false })).getIds();
+    return this.withBos(ids, options?.addBos);
   }
 
   async encodeBatch(texts: string[], options?: { addBos?: boolean }): Promise<number[][]> {
-    const encodings = await this.library.encodeBatch(texts, { addSpecialTokens: false });
-    return encodings.map((encoding) => this.withBos(encoding.getIds(), options?.addBos));
+    const rows = this.parts.encodeBatch ? await this.parts.encodeBatch(texts) : await idsOf(this.library, texts);
+    return rows.map((ids) => this.withBos(ids, options?.addBos));
   }
 
   decode(ids: ArrayLike<number>, options?: { skipSpecial?: boolean }): Promise<string> {

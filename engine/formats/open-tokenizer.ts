@@ -4,14 +4,14 @@ import { chatTemplateSource } from './chat-template.js';
 import { FormatError } from './format-error.js';
 import { addedTokens, ggufAddsBos, tokenizerJson } from './gguf-tokenizer.js';
 import { readGgufVocabulary, type GgufVocabulary } from './gguf-vocabulary.js';
-import { readJsonFile, readOptionalJsonFile } from './json-file.js';
+import { readOptionalJsonFile } from './json-file.js';
 import { createTokenizer, specialTokenNames, type SpecialTokens } from './native-tokenizer.js';
 import { findModel } from './open-model.js';
+import { withBos, type AddedToken, type Json } from './tokenizer-json.js';
 import type { Tokenizer } from './tokenizer.js';
+import { readVocabularyFile } from './vocabulary-file.js';
 
-type Json = Record<string, unknown>;
-
-/** Opens the tokenizer of a model: tokenizer.json of a Hugging Face directory, or the vocabulary inside a GGUF. */
+/** Opens the tokenizer of a model: tokenizer.json or tokenizer.model of a Hugging Face directory, or the vocabulary inside a GGUF. */
 export async function openTokenizer(path: string): Promise<Tokenizer> {
   const model = await findModel(path);
   return model.format === 'gguf' ? openGgufTokenizer(model.path) : openHuggingFaceTokenizer(model.directory);
@@ -43,20 +43,23 @@ function ggufTokenizerConfig(vocabulary: GgufVocabulary, special: SpecialTokens)
 }
 
 async function openHuggingFaceTokenizer(directory: string): Promise<Tokenizer> {
-  const path = join(directory, 'tokenizer.json');
-  await readJsonFile(path);
-  const json = await readFile(path, 'utf8');
-  const config = (await readOptionalJsonFile(join(directory, 'tokenizer_config.json'))) ?? {};
-  const map = (await readOptionalJsonFile(join(directory, 'special_tokens_map.json'))) ?? {};
-  const special = compact(Object.fromEntries(specialTokenNames.map((name) => [name, tokenText(config[name]) ?? tokenText(map[name])])));
-  if (special.eos_token === undefined) special.eos_token = await eosFromModel(directory, json);
+  const optional = async (name: string): Promise<Json> => (await readOptionalJsonFile(join(directory, name))) ?? {};
+  const { config, map, added } = { config: await optional('tokenizer_config.json'), map: await optional('special_tokens_map.json'), added: await optional('added_tokens.json') };
+  const { path, json: vocabulary, addsBos, defaults, encodeBatch, original } = await readVocabularyFile(directory, { config, map, added });
+  const special = compact(Object.fromEntries(specialTokenNames.map((name) => [name, tokenText(config[name]) ?? tokenText(map[name]) ?? defaults[name]])));
+  special.eos_token ??= await eosFromModel(directory, vocabulary.added_tokens);
+  const bos = vocabulary.added_tokens.find(({ content }) => content === special.bos_token);
+  const json = JSON.stringify(bos && addsBos !== undefined ? withBos(vocabulary, bos, addsBos) : vocabulary);
   // transformers 4.43 and later write the template into a file of its own.
   const templateFile = await readOptionalText(join(directory, 'chat_template.jinja'));
   const chatTemplate = templateFile ?? chatTemplateSource(config.chat_template);
   return createTokenizer({
-    path, json, special, chatTemplate,
-    addsBos: typeof config.add_bos_token === 'boolean' ? config.add_bos_token : undefined,
-    files: async () => filesOf(json, { tokenizer_class: 'PreTrainedTokenizerFast', ...config, ...(chatTemplate === undefined ? {} : { chat_template: config.chat_template ?? chatTemplate }) }, { ...special, ...map }),
+    path, json, special, chatTemplate, encodeBatch, addsBos,
+    files: async () => {
+      // transformers makes another tokenizer out of some classes' files; this class takes tokenizer.json as it is.
+      const written = { ...config, ...special, tokenizer_class: 'PreTrainedTokenizerFast', ...(chatTemplate === undefined ? {} : { chat_template: config.chat_template ?? chatTemplate }) };
+      return new Map([...filesOf(json, written, { ...special, ...map }), ...original]);
+    },
   });
 }
 
@@ -68,10 +71,9 @@ function tokenText(value: unknown): string | undefined {
 }
 
 /** The end token by its id in config.json, for directories without tokenizer_config.json. */
-async function eosFromModel(directory: string, json: string): Promise<string | undefined> {
+async function eosFromModel(directory: string, added: readonly AddedToken[]): Promise<string | undefined> {
   const config = await readOptionalJsonFile(join(directory, 'config.json'));
   const id = [config?.eos_token_id].flat()[0];
-  const added = (JSON.parse(json) as { added_tokens?: { id: number; content: string }[] }).added_tokens ?? [];
   return added.find((token) => token.id === id)?.content;
 }
 
