@@ -16,28 +16,38 @@ const sequence = (...pretokenizers: Json[]): Json => ({ type: 'Sequence', pretok
 const split = (regex: string): Json => ({ type: 'Split', pattern: { Regex: regex }, behavior: 'Isolated', invert: false });
 const digitsThenBytes: ByteLevelSplit = { normalizer: null, preTokenizer: sequence({ type: 'Digits', individual_digits: true }, byteLevel(true)) };
 
+const splitThenBytes = (regex: string): Json => sequence(split(regex), byteLevel(false));
+const llama3: ByteLevelSplit = {
+  normalizer: null,
+  preTokenizer: splitThenBytes("(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"),
+  ignoreMerges: true,
+  addsBos: true,
+};
+const qwen2: ByteLevelSplit = {
+  normalizer: { type: 'NFC' },
+  preTokenizer: splitThenBytes("(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"),
+};
+/** Words change at a capital letter. */
+const tekken: ByteLevelSplit = {
+  normalizer: null,
+  preTokenizer: splitThenBytes('[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+'),
+  ignoreMerges: true,
+  addsBos: true,
+};
+
 /** The tokenizer.json of the models that llama.cpp's converter gave each name to. */
 const splits: Record<string, ByteLevelSplit> = {
   'gpt-2': { normalizer: null, preTokenizer: byteLevel(true) },
   smollm: digitsThenBytes,
   starcoder: digitsThenBytes,
   refact: digitsThenBytes,
-  'llama-bpe': {
-    normalizer: null,
-    preTokenizer: sequence(
-      split("(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"),
-      byteLevel(false),
-    ),
-    ignoreMerges: true,
-    addsBos: true,
-  },
-  qwen2: {
-    normalizer: { type: 'NFC' },
-    preTokenizer: sequence(
-      split("(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"),
-      byteLevel(false),
-    ),
-  },
+  'llama-bpe': llama3,
+  'llama-v3': llama3,
+  llama3,
+  'smaug-bpe': { ...llama3, ignoreMerges: false, addsBos: false },
+  qwen2,
+  'deepseek-r1-qwen': qwen2,
+  tekken,
 };
 
 /** The name of the split that a tokenizer.json makes; undefined when it is none of these. Of several with the same split, the first. */

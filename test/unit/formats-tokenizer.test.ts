@@ -134,7 +134,7 @@ describe('a vocabulary inside a GGUF', () => {
     expect(tokenizer.addsBos).toBe(true);
   });
   it('with an unknown split is refused with those that are known', async () =>
-    expect(changed('pre', 'tekken')).rejects.toThrow('v.gguf: tokenizer.ggml.pre: expected one of gpt-2, smollm, starcoder, refact, llama-bpe, qwen2, got tekken'));
+    expect(changed('pre', 'falcon')).rejects.toThrow('v.gguf: tokenizer.ggml.pre: expected one of gpt-2, smollm, starcoder, refact, llama-bpe, llama-v3, llama3, smaug-bpe, qwen2, deepseek-r1-qwen, tekken, got falcon'));
   it('of another kind is refused', async () => expect(changed('model', 'bert')).rejects.toThrow('v.gguf: tokenizer.ggml.model: expected gpt2 or llama, got bert'));
   it('that is not there is refused', async () => expect(open([])).rejects.toMatchObject({ code: 'unsupported' }));
   it('with a merge of unknown tokens is refused', async () => expect(changed('merges', ['a c'])).rejects.toThrow('expected two tokens that make a third, got "a c"'));
