@@ -11,6 +11,8 @@ export const modelRefSchema = z.strictObject({
   /** As the user named it. */
   uri: z.string(),
   format: z.enum(['gguf', 'safetensors', 'pytorch']),
+  /** As the model's files state it: an SPDX identifier in lower case, or a name of the hub's such as `llama3.2`. */
+  license: z.string().optional(),
   /** `uri` is where a worker fetches the file from when its cache lacks it. */
   files: z.array(namedArtifactSchema).min(1),
   architecture: z.strictObject({
@@ -216,7 +218,7 @@ export type MergeOutput = z.infer<typeof mergeOutputSchema>;
 // report ------------------------------------------------------------------------------------------------------------
 export const stageTimingSchema = z.strictObject({ name: z.string(), key: z.string(), seconds: z.number() });
 export const reportInputSchema = z.strictObject({
-  config: fineTuneConfigSchema, model: modelRefSchema, ingest: ingestOutputSchema, format: formatOutputSchema,
+  config: fineTuneConfigSchema, model: modelRefSchema, dataset: filesSchema.optional(), ingest: ingestOutputSchema, format: formatOutputSchema,
   baseline: evaluateOutputSchema, train: trainOutputSchema, merge: mergeOutputSchema, evaluate: evaluateOutputSchema,
   /** Seconds each stage took when it was run, which may have been in an earlier run. */
   timings: z.array(stageTimingSchema),

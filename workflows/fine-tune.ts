@@ -66,7 +66,7 @@ export async function fineTune(input: FineTuneInput): Promise<FineTuneResult> {
   const after = await run.stage('evaluate', evaluate, { ...questions, adapter: trained.adapter });
 
   const pages = await run.stage('report', report, {
-    config: { ...config, train: { ...config.train, ...batch } }, model, ingest: data, format: tokens, baseline: before, train: trained, merge: mergedModel, evaluate: after,
+    config: { ...config, train: { ...config.train, ...batch } }, model, dataset, ingest: data, format: tokens, baseline: before, train: trained, merge: mergedModel, evaluate: after,
     timings: run.timings(),
   });
   run.made('report', pages.html);

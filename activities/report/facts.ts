@@ -1,3 +1,4 @@
+import { describeOrigin } from '../../contracts/hub-pin.js';
 import { describeTargets } from '../../engine/formats/lora-modules.js';
 import { count, counted, duration, percent } from './numbers.js';
 import type { ReportData } from './report-data.js';
@@ -5,12 +6,13 @@ import type { ReportData } from './report-data.js';
 /** Name and value, as a report lists them. */
 export type Fact = readonly [name: string, value: string];
 
-export function trainingFacts({ config, train, timings, format, ingest }: ReportData): Fact[] {
+export function trainingFacts({ config, model, train, timings, format, ingest }: ReportData): Fact[] {
   const { base } = config;
   const { summary } = train;
   const seconds = timings.find(({ name }) => name === 'train')?.seconds;
   const { batchSize, accumulation } = config.train;
   return [
+    ['Base model', describeOrigin(model.uri, model.files)],
     ['Trainable parameters', `${count(summary.trainableParameters)} of ${count(summary.totalParameters)} (${percent(summary.trainableParameters / summary.totalParameters, 3)})`],
     ['Adapter', adapter(config)],
     ['Frozen base', base.dtype === 'nf4' ? `NF4${base.doubleQuant ? ', double-quantised' : ''}` : base.dtype],
@@ -45,10 +47,11 @@ function learningRate({ learningRate, schedule, warmupRatio, minLearningRateRati
 }
 
 /** How many rows were read, and where each of them went. */
-export function rowFacts({ ingest: { report } }: ReportData): Fact[] {
+export function rowFacts({ config, dataset, ingest: { report } }: ReportData): Fact[] {
   const { read, dropped, kept, train, test } = report;
   return [
-    ['Rows in the file', count(read)],
+    ['Dataset', describeOrigin(config.dataset.uri, [dataset ?? []].flat())],
+    ['Rows read', count(read)],
     ['Left out: not in the sample', count(dropped.unsampled)],
     ['Dropped: a needed column is empty', count(dropped.empty)],
     ['Dropped: exact duplicate', count(dropped.duplicate)],
