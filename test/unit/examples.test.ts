@@ -6,8 +6,8 @@ import { readConfigFile } from '../../cli/read-config-file.js';
 const directory = new URL('../../examples/', import.meta.url).pathname;
 const examples = (await readdir(directory, { recursive: true })).filter((name) => name.endsWith('.json'));
 
-it('has examples for the built-in, local and S3 sources', () => {
-  expect(examples).toEqual(expect.arrayContaining(['quickstart.json', 'ci.json', 'local-csv.json', 's3-parquet.json']));
+it('has examples for the built-in, hub, local and S3 sources', () => {
+  expect(examples).toEqual(expect.arrayContaining(['quickstart.json', 'ci.json', 'hub.json', 'local-csv.json', 's3-parquet.json']));
 });
 
 it.each(examples)('%s is a valid configuration', async (name) => {
