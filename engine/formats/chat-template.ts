@@ -16,7 +16,8 @@ export class ChatTemplate {
   render(messages: ChatMessage[], options: { addGenerationPrompt: boolean }): string {
     try {
       this.compiled ??= new Template(this.source);
-      return this.compiled.render({ ...this.specialTokens, messages, add_generation_prompt: options.addGenerationPrompt });
+      // transformers too gives none where there are no tools and documents, which templates tell from a name that is not defined.
+      return this.compiled.render({ tools: null, documents: null, ...this.specialTokens, messages, add_generation_prompt: options.addGenerationPrompt });
     } catch (error) {
       throw new EngineError('invalidInput', 'chat_template', `chat template: expected to render ${messages.length} messages, got: ${(error as Error).message}`);
     }

@@ -4,7 +4,7 @@ Writes into test/golden/tokenizer-families/ a directory for each tokenizer, as a
 the first 8 hex digits of the SHA-256 of its ids, comma-separated, and for the first 200 also with what the tokenizer adds around a text; and of
 what the first 7 · i mod (n + 1) of the n ids of text i decode to, special tokens skipped for even i; and
     corpus.json       the texts: those of tokenizer-corpus.json and more
-    templates.json    what chat templates of published models give for some conversations
+    templates.json    what chat templates with the features of published ones give for some conversations
 
 transformers 5.23.0, tokenizers 0.23.3, sentencepiece 0.2.3, jinja2 3.1.6. Run: python test/golden/tokenizer-families.py [DIRECTORY OF llama.cpp]
 """
@@ -157,3 +157,122 @@ gemma = trained(gemma, trainers.BpeTrainer, special=tokens + [f"<0x{byte:02X}>" 
 gemma["added_tokens"] = [entry for entry in gemma["added_tokens"] if entry["content"] in tokens]
 write("json-gemma", {"tokenizer.json": gemma, "config.json": config_json, "tokenizer_config.json": {
     "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>", "add_bos_token": True, "clean_up_tokenization_spaces": False}}, None)
+
+
+# --- chat templates -------------------------------------------------------------------------------------------------
+from transformers.utils.chat_template_utils import render_jinja_template
+
+templates = {
+    "alternating roles, as Mistral's": """{%- if messages[0]['role'] == 'system' %}
+    {%- set system_message = messages[0]['content'] %}
+    {%- set loop_messages = messages[1:] %}
+{%- else %}
+    {%- set loop_messages = messages %}
+{%- endif %}
+{{- bos_token }}
+{%- for message in loop_messages %}
+    {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}
+        {{- raise_exception('roles must alternate user/assistant/user/assistant/...') }}
+    {%- endif %}
+    {%- if message['role'] == 'user' %}
+        {%- if loop.last and system_message is defined %}
+            {{- '[INST] ' + system_message + '\\n\\n' + message['content'] + ' [/INST]' }}
+        {%- else %}
+            {{- '[INST] ' + message['content'] + ' [/INST]' }}
+        {%- endif %}
+    {%- elif message['role'] == 'assistant' %}
+        {{- ' ' + message['content']|trim + eos_token }}
+    {%- endif %}
+{%- endfor %}""",
+    "headers, a date and tools, as LLaMA 3's": """{{- bos_token }}
+{%- if custom_tools is defined %}{%- set tools = custom_tools %}{%- endif %}
+{%- if not date_string is defined %}
+    {%- if strftime_now is defined %}{%- set date_string = "26 Jul 2024" %}{%- else %}{%- set date_string = "none" %}{%- endif %}
+{%- endif %}
+{%- if not tools is defined %}{%- set tools = "undefined" %}{%- endif %}
+{#- a comment #}
+{%- if messages[0]['role'] == 'system' %}
+    {%- set system_message = messages[0]['content']|trim %}
+    {%- set messages = messages[1:] %}
+{%- else %}
+    {%- set system_message = "" %}
+{%- endif %}
+{{- "<|start_header_id|>system<|end_header_id|>\\n\\n" }}
+{%- if tools is not none %}{{- "Environment: ipython\\n" }}{{ tools | tojson(indent=4) }}{%- endif %}
+{{- "Today: " + date_string + "\\n\\n" + system_message + "<|eot_id|>" }}
+{%- for message in messages %}
+    {%- if not (message.role == 'ipython' or message.role == 'tool' or 'tool_calls' in message) %}
+        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'+ message['content'] | trim + '<|eot_id|>' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}""",
+    "thoughts taken out of earlier answers, as Qwen3's": """{%- set ns = namespace(last=-1, any=false) %}
+{%- for message in messages[::-1] %}
+    {%- set index = (messages|length - 1) - loop.index0 %}
+    {%- if ns.last < 0 and message.role == "user" and not(message.content.startswith('<tool>') and message.content.endswith('</tool>')) %}
+        {%- set ns.last = index %}
+    {%- endif %}
+{%- endfor %}
+{%- for message in messages %}
+    {%- if message.content is string %}{%- set content = message.content %}{%- else %}{%- set content = '' %}{%- endif %}
+    {%- if message.role == "assistant" %}
+        {%- set thought = '' %}
+        {%- if '</think>' in content %}
+            {%- set thought = content.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') %}
+            {%- set content = content.split('</think>')[-1].lstrip('\\n') %}
+        {%- endif %}
+        {%- if loop.index0 > ns.last and (loop.last or thought) %}
+            {{- '<|im_start|>' + message.role + '\\n<think>\\n' + thought.strip('\\n') + '\\n</think>\\n\\n' + content.lstrip('\\n') }}
+        {%- else %}
+            {{- '<|im_start|>' + message.role + '\\n' + content }}
+        {%- endif %}
+        {{- '<|im_end|>\\n' }}
+    {%- else %}
+        {{- '<|im_start|>' ~ message.role ~ '\\n' ~ content ~ '<|im_end|>' ~ '\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}
+{%- endif %}""",
+    "macros, filters and joins": """{% macro turn(role, content, end='') %}[{{ role | upper }}] {{ content | replace('\\n', ' ') | trim }}{{ end }}
+{% endmacro %}
+{% for message in messages if message.content %}
+{{ turn(message.role, message['content'], end='.' if loop.last else ';') }}
+{% else %}
+nothing
+{% endfor %}
+{{ messages | map(attribute='role') | join(', ') }} {{ messages | selectattr('role', 'equalto', 'user') | list | length }}
+{{ {'a': 1, 'b': [true, none, "x<'é"]} | tojson }} {{ (messages | first).role | capitalize }} {{ ["c", "a"] | sort | last }}
+{%- for key, value in {'x': 1, 'y': 2.5}.items() %} {{ key }}={{ value }}{% endfor %} {{ none | default('d', true) }} {{ 7 // 2 }} {{ 7 % 4 }} {{ 3 * 2 }}""",
+    "blocks on lines of their own, a loop that stops": """{% for message in messages %}
+    {% if loop.index > 2 %}
+        {% break %}
+    {% endif %}
+    {% if message.role == 'system' %}
+        {% continue %}
+    {% endif %}
+<{{ message.role }} {{ loop.index }}/{{ loop.length }}{{ ' first' if loop.first }}>{{ message.content }}
+{% endfor %}
+{{ eos_token }}
+""",
+    "the answer marked for training": """{% for message in messages %}{% if message.role == 'assistant' %}{% generation %}{{ message.content }}{{ eos_token }}{% endgeneration %}{% else %}{{ message.role + ': ' + message.content + '\\n' }}{% endif %}{% endfor %}""",
+}
+conversations = {
+    "a question": [{"role": "user", "content": "  Hi \"there\"\n é <b>&amp;</b>\n"}],
+    "with a system message": [{"role": "system", "content": " Be terse. "}, {"role": "user", "content": "2+2?"}],
+    "several turns": [{"role": "system", "content": "S"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "<think>\nhm\n</think>\n\nb "}, {"role": "user", "content": " c"}, {"role": "assistant", "content": "<think>d</think>e"}],
+    "two questions in a row": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}],
+    "nothing said": [{"role": "user", "content": ""}],
+}
+rendered = []
+for name, template in templates.items():
+    for conversation, messages in conversations.items():
+        for prompt in (False, True):
+            case = {"template": name, "conversation": conversation, "prompt": prompt}
+            try:
+                texts, _ = render_jinja_template([messages], chat_template=template, add_generation_prompt=prompt, tools=None, documents=None, bos_token="<s>", eos_token="</s>")
+                rendered.append(case | {"text": texts[0]})
+            except Exception as error:
+                rendered.append(case | {"error": str(error)})
+dump(OUT / "templates.json", {"templates": templates, "conversations": conversations, "rendered": rendered})
