@@ -4,33 +4,11 @@ import { requireFinite } from './finite.js';
 import { FormatError } from './format-error.js';
 import { ggmlTypes } from './ggml-blocks.js';
 import { ggufConfig, ropeFactorsTensor } from './gguf-config.js';
+import { huggingFaceName } from './gguf-names.js';
 import { openGgufParts, type PlacedTensor } from './gguf-parts.js';
 import type { LlamaConfig } from './llama-config.js';
 import { requireLlamaTensors } from './llama-tensors.js';
 import type { WeightSource } from './weight-source.js';
-
-const blockNames: Record<string, string> = {
-  attn_norm: 'input_layernorm',
-  attn_q: 'self_attn.q_proj',
-  attn_k: 'self_attn.k_proj',
-  attn_v: 'self_attn.v_proj',
-  attn_q_norm: 'self_attn.q_norm',
-  attn_k_norm: 'self_attn.k_norm',
-  attn_output: 'self_attn.o_proj',
-  ffn_norm: 'post_attention_layernorm',
-  ffn_gate: 'mlp.gate_proj',
-  ffn_up: 'mlp.up_proj',
-  ffn_down: 'mlp.down_proj',
-};
-
-/** Hugging Face's name for a tensor of a GGUF; other names stay as they are. */
-function huggingFaceName(name: string): string {
-  if (name === 'token_embd.weight') return 'model.embed_tokens.weight';
-  if (name === 'output_norm.weight') return 'model.norm.weight';
-  if (name === 'output.weight') return 'lm_head.weight';
-  const [, layer, part, kind] = /^blk\.(\d+)\.(\w+)\.(weight|bias)$/.exec(name) ?? [];
-  return part !== undefined && Object.hasOwn(blockNames, part) ? `model.layers.${layer}.${blockNames[part]}.${kind}` : name;
-}
 
 /** Keys of the vocabulary, which the weights do not need. */
 const isVocabulary = (key: string) => /^tokenizer\.(ggml\.(tokens|scores|token_type|merges|added_tokens|precompiled_charsmap)$|chat_template)/.test(key);

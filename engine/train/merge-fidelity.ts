@@ -126,7 +126,8 @@ export async function compareReadings(reference: ReadSample, other: ReadSample, 
   return { evalLoss, kl: divergence / countedTokens, agreement: agreeing / countedTokens, losses };
 }
 
-async function logitsAt({ llama, hidden }: ReadSample, batch: number, from: number, size: number): Promise<Float32Array> {
+/** The logits of some of a batch's counted tokens, [size, vocabulary]. */
+export async function logitsAt({ llama, hidden }: ReadSample, batch: number, from: number, size: number): Promise<Float32Array> {
   const logits = tidy(() => logitsOf(llama, slice(hidden[batch], [from, 0], [size, -1])));
   const values = (await logits.data()) as Float32Array;
   logits.dispose();
