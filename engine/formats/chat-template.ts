@@ -1,5 +1,6 @@
 import { Template } from '@huggingface/jinja';
 import { EngineError } from '../errors.js';
+import { strftime } from './strftime.js';
 import type { ChatMessage } from './tokenizer.js';
 
 /** A chat template in Jinja, compiled at its first use. Functions are Hugging Face's: `raise_exception`, `strftime_now`. */
@@ -17,12 +18,15 @@ export class ChatTemplate {
     try {
       this.compiled ??= new Template(this.source);
       // transformers too gives none where there are no tools and documents, which templates tell from a name that is not defined.
-      return this.compiled.render({ tools: null, documents: null, ...this.specialTokens, messages, add_generation_prompt: options.addGenerationPrompt });
+      return this.compiled.render({ tools: null, documents: null, strftime_now, ...this.specialTokens, messages, add_generation_prompt: options.addGenerationPrompt });
     } catch (error) {
       throw new EngineError('invalidInput', 'chat_template', `chat template: expected to render ${messages.length} messages, got: ${(error as Error).message}`);
     }
   }
 }
+
+/** The library's own gives names of months in the machine's language. */
+const strftime_now = (format: string): string => strftime(new Date(), format);
 
 /** The `chat_template` of tokenizer_config.json: a string, or a list of named ones of which `default` counts. */
 export function chatTemplateSource(value: unknown): string | undefined {
