@@ -111,7 +111,7 @@ async function locateOnHub(uri: HubUri, hub: DatasetConfig['hub'], settings: Sou
   const files = repository.files.map(({ path }) => path);
   const chosen = await choose();
   return {
-    remote: !(await repository.has(chosen)),
+    remote: await repository.lacks(chosen),
     async fetch(progress) {
       const paths = await repository.fetch(chosen, progress);
       return Promise.all(chosen.map(async (name, i) => ({

@@ -88,7 +88,7 @@ async function locateOnHub(uri: HubUri, settings: SourceSettings): Promise<Locat
   }
   const wanted = names.map((name) => folder + name);
   return {
-    remote: !(await repository.has(wanted)),
+    remote: await repository.lacks(wanted),
     async fetch(progress) {
       const real = await repository.fetch(wanted, progress);
       return {

@@ -66,7 +66,7 @@ async function requestsOf(work: () => Promise<unknown>): Promise<string[]> {
 }
 /** Where no hub listens. */
 const nobody = async () => `http://127.0.0.1:${await freePort(0)}`;
-const downloads = (requests: string[]) => requests.filter((request) => request.includes('/resolve/')).map((request) => request.replace(/.*resolve\/[0-9a-f]+\//, ''));
+const downloads = (requests: string[]) => requests.filter((request) => /^GET .*\/resolve\//.test(request)).map((request) => request.replace(/.*resolve\/[0-9a-f]+\//, ''));
 
 describe('a model on the hub', () => {
   it('is fetched with the files that are needed, and pinned to its commit', async () => {
@@ -231,6 +231,15 @@ describe('what cannot be had is refused with what to do about it', () => {
     ['a repository without a model', 'hf://tiny/words', {}, 'SourceError: expected config.json with weights (.safetensors or pytorch_model.bin), or a .gguf file, in tiny/words, got README.md'],
     ['a dataset', 'hf://datasets/tiny/products', {}, "SourceError: expected hf://OWNER/NAME[@REVISION][/PATH] of a model, got one of datasets, 'hf://datasets/tiny/products'"],
   ])('%s', async (_, uri, change, message) => expect(await refusal(fetchModel(uri, machine(change).settings))).toEqual(typeof message === 'string' ? message : expect.stringMatching(message)));
+
+  it('a gated repository is told with all else that is wrong, before anything is fetched', async () => {
+    const { settings } = machine();
+    const input = { name: 'run', model: { uri: 'hf://tiny/gated' }, dataset: { uri: 'hf://tiny/products', hub: { split: 'dev' } }, format: { response: '{description}' }, lora: { rank: 0 } };
+    const requests = await requestsOf(async () => {
+      expect((await refusal(validate(input, settings))).split('\n').map((line) => line.replace(/^InvalidInputError: /, '').split(':')[0]).sort()).toEqual(['dataset.uri', 'format.instruction', 'lora.rank', 'model.uri']);
+    });
+    expect(requests.filter((request) => request.startsWith('GET') && request.includes('/resolve/') && !request.endsWith('/README.md'))).toEqual([]);
+  });
 
   it('a gated repository is open to a token with access', async () => {
     const { settings } = machine({ token: 'hf_secret' });

@@ -49,13 +49,21 @@ export class HubApi {
 
   /** A file's bytes from `start` on: status 206, or 200 with all of them where the server knows no ranges. Not tried again. */
   async content(id: HubRepositoryId, commit: string, path: string, start: number): Promise<Response> {
-    const encoded = path.split('/').map(encodeURIComponent).join('/');
-    const url = `${this.settings.endpoint}/${id.kind === 'dataset' ? 'datasets/' : ''}${id.name}/resolve/${commit}/${encoded}`;
     // `identity`: a compressed answer has other byte positions.
     const headers = { 'accept-encoding': 'identity', ...(start > 0 ? { range: `bytes=${start}-` } : {}) };
-    const response = await this.#send(url, { headers });
+    const response = await this.#send(this.#contentUrl(id, commit, path), { headers });
     if (!response.ok && response.status !== 416) throw await refusal(response, this.settings, { ...id, revision: commit }, path);
     return response;
+  }
+
+  /** Whether a file's bytes may be had, without fetching them: the list of a gated repository's files is open to all. @throws SourceError when not */
+  async requireAccess(id: HubRepositoryId, commit: string, path: string): Promise<void> {
+    const url = this.#contentUrl(id, commit, path);
+    await this.#ask(url, { method: 'HEAD', redirect: 'manual' }, (response) => refusal(response, this.settings, { ...id, revision: commit }, path));
+  }
+
+  #contentUrl({ kind, name }: HubRepositoryId, commit: string, path: string): string {
+    return `${this.settings.endpoint}/${kind === 'dataset' ? 'datasets/' : ''}${name}/resolve/${commit}/${path.split('/').map(encodeURIComponent).join('/')}`;
   }
 
   #with(id: HubRepositoryId, revision: string, path?: string): { hubUrl: string; fetch: Fetch } {
@@ -66,7 +74,7 @@ export class HubApi {
     for (let attempt = 1; ; attempt++) {
       try {
         const response = await this.#send(url, init);
-        if (response.ok) return response;
+        if (response.status < 400) return response;
         throw await explain(response);
       } catch (error) {
         if (!(error instanceof HubUnreachableError) || attempt === attempts) throw error;

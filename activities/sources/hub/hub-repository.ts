@@ -62,10 +62,18 @@ export class HubRepository {
     return this.cache.snapshot(this.commit);
   }
 
-  /** Whether all of them are here. */
-  async has(paths: readonly string[]): Promise<boolean> {
-    const found = await Promise.all(paths.map((path) => this.cache.find(this.commit, path, this.#file(path).bytes)));
-    return found.every((real) => real !== undefined);
+  /**
+   * Whether some files are not here. If so, it is asked whether they may be had.
+   * @throws SourceError when the repository is gated
+   */
+  async lacks(paths: readonly string[]): Promise<boolean> {
+    for (const path of paths) {
+      const file = this.#file(path);
+      if ((await this.cache.find(this.commit, path, file.bytes)) !== undefined) continue;
+      if (file.etag !== undefined) await this.api.requireAccess(this.id, this.commit, path);
+      return true;
+    }
+    return false;
   }
 
   /** Brings files here, several at once. @returns their real paths, in order */
