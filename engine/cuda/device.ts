@@ -151,17 +151,24 @@ export class CudaDevice {
   launch(program: CudaProgram, args: readonly KernelArgument[]): void {
     const [gridX, gridY, gridZ] = program.grid;
     if (this.idle || gridX === 0 || gridY === 0 || gridZ === 0) return; // Nothing to compute: CUDA refuses an empty grid.
+    const kernel = this.prepare(program);
+    const sharedBytes = program.sharedBytes ?? 0;
+    this.around(program.key, () => {
+      this.argumentSize.writeUInt32LE(this.pack(args), 0);
+      this.calls.launch(kernel.function, gridX, gridY, gridZ, program.block[0], program.block[1], program.block[2], sharedBytes, this.stream, 0, this.extraAddress);
+    });
+    this.launches++;
+  }
+
+  /** Compiles and loads a kernel, unless it is. */
+  prepare(program: CudaProgram): LoadedKernel {
     const kernel = this.kernels.get(program.key) ?? this.load(program);
     const sharedBytes = program.sharedBytes ?? 0;
     if (sharedBytes > kernel.sharedBytes) {
       this.calls.setFunctionAttribute(kernel.function, MAX_DYNAMIC_SHARED, sharedBytes);
       kernel.sharedBytes = sharedBytes;
     }
-    this.around(program.key, () => {
-      this.argumentSize.writeUInt32LE(this.pack(args), 0);
-      this.calls.launch(kernel.function, gridX, gridY, gridZ, program.block[0], program.block[1], program.block[2], sharedBytes, this.stream, 0, this.extraAddress);
-    });
-    this.launches++;
+    return kernel;
   }
 
   /** Makes a launch, or hands it to `onLaunch`. */

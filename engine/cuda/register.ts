@@ -1,6 +1,9 @@
 import { findBackend, registerBackend, registerKernel, type KernelConfig } from '@tensorflow/tfjs-core';
 import { registerBackendProvider } from '../tensor/backends.js';
+import { registerDecoder } from '../tensor/decoder.js';
+import { registerWeightUploader } from '../tensor/weight-upload.js';
 import { CudaBackend, type BackendOptions } from './backend.js';
+import { CudaDecoder } from './decoder.js';
 import { adamWKernel } from './kernels/AdamW.js';
 import { addGradientsKernel } from './kernels/AddGradients.js';
 import { productKernels } from './kernels/batch-mat-mul.js';
@@ -14,6 +17,7 @@ import { linearCrossEntropyKernel } from './kernels/LinearCrossEntropy.js';
 import { loraGradKernel, quantizedLinearGradInputKernel, quantizedLinearKernel } from './kernels/QuantizedLinear.js';
 import { reductionKernels } from './kernels/reductions.js';
 import { uniformNoiseKernel } from './kernels/UniformNoise.js';
+import { CudaWeightUploader } from './weight-uploader.js';
 
 /** Every kernel of the backend; a new one is added here. */
 export const cudaKernels: readonly KernelConfig[] = [
@@ -59,6 +63,8 @@ function start(options: BackendOptions): CudaBackend {
   void backend.device.nvrtc; // A missing compiler is told now, not at the first kernel.
   registerBackend('cuda', () => backend);
   for (const kernel of cudaKernels) registerKernel(kernel);
+  registerDecoder('cuda', (model, decoding) => (CudaDecoder.fits(model) ? new CudaDecoder(backend, model, decoding) : undefined));
+  registerWeightUploader('cuda', () => new CudaWeightUploader(backend));
   return backend;
 }
 

@@ -7,5 +7,9 @@ export function requireFinite(values: Float32Array, path: string, name: string):
   for (let i = 0; i < values.length; i++) sum += values[i] - values[i];
   if (sum === 0) return;
   const index = values.findIndex((value) => !Number.isFinite(value));
-  throw new FormatError('nan_weights', path, `tensor ${name}: expected finite values, got ${values[index]} at index ${index}`);
+  throw notFinite(path, name, values[index], index);
 }
+
+/** What is thrown for a value that is not finite. */
+export const notFinite = (path: string, name: string, value: number, index: number): FormatError =>
+  new FormatError('nan_weights', path, `tensor ${name}: expected finite values, got ${value} at index ${index}`);

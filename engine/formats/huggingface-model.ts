@@ -8,13 +8,15 @@ import type { LlamaConfig } from './llama-config.js';
 import { requireLlamaTensors } from './llama-tensors.js';
 import { PytorchFile } from './pytorch-file.js';
 import { SafetensorsFile } from './safetensors.js';
-import type { WeightSource } from './weight-source.js';
+import type { StoredTensor, WeightSource } from './weight-source.js';
 
 /** A file of tensors with its header read. */
 interface TensorFile {
   readonly path: string;
   readonly entries: ReadonlyMap<string, { readonly shape: readonly number[] }>;
   readFloats(name: string): Promise<Float32Array>;
+  /** Absent where a file's bytes are not plain values in a row. */
+  stored?(name: string): StoredTensor | undefined;
   close(): Promise<void>;
 }
 
@@ -66,6 +68,10 @@ export class HuggingFaceModel implements WeightSource {
     const values = await file.readFloats(name);
     requireFinite(values, file.path, name);
     return values;
+  }
+
+  stored(name: string): StoredTensor | undefined {
+    return this.place(name).stored?.(name);
   }
 
   async close(): Promise<void> {

@@ -4,9 +4,11 @@
  */
 import { BinaryFile, writeAtomically } from './binary-file.js';
 import { EngineError } from '../errors.js';
+import { notFinite } from './finite.js';
 import { FormatError } from './format-error.js';
 import { bf16ToF32, f16ToF32 } from './half-floats.js';
 import { countElements, elementBytes, readSafetensorsHeader, type Dtype, type SafetensorsEntry } from './safetensors-header.js';
+import type { StoredTensor } from './weight-source.js';
 
 /** Values of one tensor in row-major order. F16 and BF16 are bit patterns; BOOL is a byte each. */
 export type SafetensorsTensor =
@@ -65,6 +67,22 @@ export class SafetensorsFile {
     const tensor = await this.read(name);
     if (tensor.dtype === 'F32') return tensor.data;
     return tensor.dtype === 'F16' ? f16ToF32(tensor.data as Uint16Array) : bf16ToF32(tensor.data as Uint16Array);
+  }
+
+  /** An F32, F16 or BF16 tensor as it lies in the file; undefined for other dtypes. */
+  stored(name: string): StoredTensor | undefined {
+    const { dtype, start, end, shape } = this.entry(name);
+    const plain = { F32: 'f32', F16: 'f16', BF16: 'bf16' } as const;
+    if (!(dtype in plain)) return undefined;
+    return {
+      dtype: plain[dtype as keyof typeof plain],
+      count: countElements(shape),
+      fill: (target, position) => {
+        if (position + target.byteLength > end - start) throw new RangeError(`tensor ${name}: expected at most ${end - start} bytes, got ${position + target.byteLength}`);
+        return this.file.fill(target, start + position);
+      },
+      notFinite: (value, index) => notFinite(this.path, name, value, index),
+    };
   }
 
   close(): Promise<void> {

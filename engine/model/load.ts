@@ -1,7 +1,8 @@
 import { keep, tensor1d, type Tensor1D } from '@tensorflow/tfjs-core';
 import type { LlamaConfig } from '../formats/llama-config.js';
 import type { WeightSource } from '../formats/weight-source.js';
-import { disposeWeight, freezeWeight, type BaseDtype, type FrozenWeight } from '../tensor/frozen-weight.js';
+import { disposeWeight, freezeWeight, keepDequantized, type BaseDtype, type FrozenWeight } from '../tensor/frozen-weight.js';
+import { weightUploader, type WeightUploader } from '../tensor/weight-upload.js';
 import { blockModules, modulePath, moduleShape, type BlockModule } from './targets.js';
 
 /** One transformer block, frozen. */
@@ -39,48 +40,77 @@ export interface LoadOptions {
   onTensor?: (done: number, total: number) => void | Promise<void>;
 }
 
-/** Reads, quantises and uploads a model, tensor by tensor. */
+/** Reads, quantises and uploads a model, tensor by tensor; a backend that quantises by itself is given the file's own bytes. */
 export async function loadModel(source: WeightSource, base: BaseDtype, { resident = false, onTensor }: LoadOptions = {}): Promise<LlamaModel> {
   const { config } = source;
   const total = source.names().length;
   let done = 0;
   let parameters = 0;
+  const count = async (values: number): Promise<void> => {
+    parameters += values;
+    await onTensor?.(++done, total);
+  };
   const counting: WeightReader = {
     config,
     read: async (name) => {
       const values = await source.read(name);
-      parameters += values.length;
-      await onTensor?.(++done, total);
+      await count(values.length);
       return values;
     },
+    stored: (name) => source.stored?.(name),
   };
-  const model = await loadFrame(counting, base);
-  for (let layer = 0; layer < config.layers; layer++) model.blocks.push(await loadBlock(counting, layer, base, { resident }));
-  return { ...model, parameters };
+  const uploader = weightUploader();
+  const countingUploader: Uploading = uploader && {
+    freeze: async (values, shape, stored) => {
+      const weight = await uploader.freeze(values, shape, stored);
+      await count(values.count);
+      return weight;
+    },
+  };
+  try {
+    const model = await loadFrame(counting, base, countingUploader);
+    for (let layer = 0; layer < config.layers; layer++) model.blocks.push(await loadBlock(counting, layer, base, { resident }, countingUploader));
+    uploader?.check();
+    return { ...model, parameters };
+  } finally {
+    uploader?.dispose();
+  }
 }
 
 /** What reading a part of a model takes. */
-export type WeightReader = Pick<WeightSource, 'config' | 'read'>;
+export type WeightReader = Pick<WeightSource, 'config' | 'read' | 'stored'>;
+/** The backend's way of its own to store a matrix, where it has one. */
+type Uploading = Pick<WeightUploader, 'freeze'> | undefined;
 
 /** A model without its blocks and their parameters. */
-export async function loadFrame(source: WeightReader, base: BaseDtype): Promise<LlamaModel> {
+export async function loadFrame(source: WeightReader, base: BaseDtype, uploader?: Uploading): Promise<LlamaModel> {
   const { config } = source;
   const plain: BaseDtype = base.dtype === 'bf16' ? base : { dtype: 'f32' };
-  const embedding = freezeWeight(await source.read('model.embed_tokens.weight'), [config.vocabSize, config.hiddenSize], plain);
+  const embedding = await frozen(source, 'model.embed_tokens.weight', [config.vocabSize, config.hiddenSize], plain, uploader);
   const norm = keep(tensor1d(await source.read('model.norm.weight')));
-  const head = config.tiedEmbeddings ? embedding : freezeWeight(await source.read('lm_head.weight'), moduleShape(config, 'lm_head'), plain);
+  const head = config.tiedEmbeddings ? embedding : await frozen(source, 'lm_head.weight', moduleShape(config, 'lm_head'), plain, uploader);
   return { config, base, embedding, blocks: [], norm, head, parameters: 0 };
 }
 
 /** One block of a model. */
-export async function loadBlock(source: WeightReader, layer: number, base: BaseDtype, { resident = false }: Pick<LoadOptions, 'resident'> = {}): Promise<LlamaBlock> {
+export async function loadBlock(
+  source: WeightReader,
+  layer: number,
+  base: BaseDtype,
+  { resident = false }: Pick<LoadOptions, 'resident'> = {},
+  uploader?: Uploading,
+): Promise<LlamaBlock> {
   const { config } = source;
   const vector = async (name: string): Promise<Tensor1D> => keep(tensor1d(await source.read(name)));
   const norm = (name: string): Promise<Tensor1D> => vector(`model.layers.${layer}.${name}.weight`);
   const linear = {} as Record<BlockModule, FrozenWeight>;
-  for (const name of blockModules) {
-    linear[name] = freezeWeight(await source.read(`${modulePath(layer, name)}.weight`), moduleShape(config, name), base, { resident });
-  }
+  const load = async (name: BlockModule): Promise<void> => {
+    linear[name] = await frozen(source, `${modulePath(layer, name)}.weight`, moduleShape(config, name), base, uploader);
+    if (resident) keepDequantized(linear[name]);
+  };
+  // Together they keep the disk and the device busy; by way of the host's memory, one at a time is enough of it.
+  if (uploader) await allSettled(blockModules.map(load));
+  else for (const name of blockModules) await load(name);
   const biases: LlamaBlock['biases'] = {};
   for (const name of config.biases ?? []) biases[name] = await vector(`${modulePath(layer, name)}.bias`);
   return {
@@ -90,6 +120,17 @@ export async function loadBlock(source: WeightReader, layer: number, base: BaseD
     biases,
     qkNorm: config.qkNorm ? { query: await norm('self_attn.q_norm'), key: await norm('self_attn.k_norm') } : undefined,
   };
+}
+
+/** A matrix, stored the way `base` says. */
+async function frozen(source: WeightReader, name: string, shape: [number, number], base: BaseDtype, uploader: Uploading): Promise<FrozenWeight> {
+  const stored = uploader && source.stored?.(name);
+  return stored ? uploader.freeze(stored, shape, base) : freezeWeight(await source.read(name), shape, base);
+}
+
+/** Waits for all, also when one fails, as those under way go on using their memory; then throws what the first threw. */
+async function allSettled(promises: Promise<void>[]): Promise<void> {
+  for (const result of await Promise.allSettled(promises)) if (result.status === 'rejected') throw result.reason;
 }
 
 /** A frozen linear layer by its path. */

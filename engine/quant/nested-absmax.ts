@@ -14,7 +14,7 @@ export interface NestedAbsmax {
 }
 
 /** Quantises block scales to 8 bits. `offset`: their mean in float32. @default the correctly rounded mean */
-export function nestAbsmax(scales: Float32Array, offset = mean(scales)): NestedAbsmax {
+export function nestAbsmax(scales: Float32Array, offset = meanScale(scales)): NestedAbsmax {
   const codes = new Uint8Array(scales.length);
   const absmax = new Float32Array(Math.ceil(scales.length / nestedBlock));
   for (let block = 0; block < absmax.length; block++) {
@@ -24,7 +24,7 @@ export function nestAbsmax(scales: Float32Array, offset = mean(scales)): NestedA
     absmax[block] = largest;
     const reciprocal = Math.fround(1 / largest);
     centred.forEach((value, i) => {
-      codes[start + i] = nearestLevels[cellOf(Math.fround(value * reciprocal))];
+      codes[start + i] = levelOfCells[cellOf(Math.fround(value * reciprocal))];
     });
   }
   return { codes, absmax, offset };
@@ -34,7 +34,12 @@ export function nestAbsmax(scales: Float32Array, offset = mean(scales)): NestedA
 export const denestAbsmax = ({ codes, absmax, offset }: NestedAbsmax): Float32Array =>
   Float32Array.from(codes, (code, i) => Math.fround(dynamicLevels[code] * absmax[Math.floor(i / nestedBlock)]) + offset);
 
-const mean = (values: Float32Array): number => Math.fround(values.reduce((sum, value) => sum + value, 0) / Math.max(values.length, 1));
+/** Correctly rounded mean of block scales: the sum is in float64, in their order. */
+export function meanScale(values: Float32Array): number {
+  let sum = 0;
+  for (let i = 0; i < values.length; i++) sum += values[i];
+  return Math.fround(sum / Math.max(values.length, 1));
+}
 
 /**
  * Cell 0 to 65,535 of a value in [-1, 1]; the code is looked up by cell, so a value near the middle of two levels may take the
@@ -46,7 +51,7 @@ function cellOf(value: number): number {
 }
 
 /** Code of the level nearest to the middle of each cell. */
-const nearestLevels: Uint8Array = levelsOfCells();
+export const levelOfCells: Uint8Array = levelsOfCells();
 
 function levelsOfCells(): Uint8Array {
   const codes = new Uint8Array(65536);

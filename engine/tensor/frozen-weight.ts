@@ -37,8 +37,13 @@ export function freezeWeight(
     throw new EngineError('internal', 'bad_shape', `freezeWeight: values: expected ${rows * columns} for [${rows},${columns}], got ${values.length}`);
   }
   const weight = store(values, [rows, columns], base);
-  if (options.resident && weight.kind !== 'dense') weight.resident = keep(dequantize(weight));
+  if (options.resident) keepDequantized(weight);
   return weight;
+}
+
+/** Keeps the dequantised copy of a quantised matrix, so that no product has to dequantise. The numbers are the same. */
+export function keepDequantized(weight: FrozenWeight): void {
+  if (weight.kind !== 'dense') weight.resident ??= keep(dequantize(weight));
 }
 
 /** The matrix in float32, to be disposed by the caller's tidy; of a dense or resident weight a second handle on the same data. */

@@ -1,0 +1,25 @@
+import { gather, tensor1d, tensor2d, tidy, type Tensor, type Tensor2D, type Tensor4D } from '@tensorflow/tfjs-core';
+import { runBlocks } from './blocks.js';
+import { batchContext, embed, type Llama, type TokenBatch } from './llama.js';
+
+/** Attention of a layer over the prompts; q [B,T,H,D], rotated k, v [B,T,Hkv,D], segments [B,T] (0: padding) → [B,T,H,D]. */
+export type AttendPrompts = (layer: number, q: Tensor4D, k: Tensor4D, v: Tensor4D, segments: Tensor2D) => Tensor;
+
+/** Reads all prompts, padded on the right. The residual stream at each prompt's last token, [B, hidden]. */
+export function readPrompts(llama: Llama, prompts: readonly (readonly number[])[], attend: AttendPrompts): Tensor2D {
+  const width = Math.max(...prompts.map(({ length }) => length));
+  const size = prompts.length * width;
+  const batch: TokenBatch = { shape: [prompts.length, width], inputIds: new Int32Array(size), positions: new Int32Array(size), segments: new Int32Array(size) };
+  prompts.forEach((prompt, row) => {
+    for (let i = 0; i < prompt.length; i++) {
+      batch.inputIds[row * width + i] = prompt[i];
+      batch.positions[row * width + i] = i;
+      batch.segments[row * width + i] = 1;
+    }
+  });
+  return tidy(() => {
+    const segments = tensor2d(batch.segments, batch.shape, 'int32');
+    const hidden = runBlocks(llama, embed(llama.model, batch), { ...batchContext(llama, batch), attend: (layer, q, k, v) => attend(layer, q, k, v, segments) });
+    return gather(hidden, tensor1d(prompts.map(({ length }, row) => row * width + length - 1), 'int32'));
+  });
+}
