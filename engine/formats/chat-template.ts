@@ -16,17 +16,18 @@ export class ChatTemplate {
   /** Throws `chat_template` with what the template says, e.g. that it knows no system role. */
   render(messages: ChatMessage[], options: { addGenerationPrompt: boolean }): string {
     try {
-      this.compiled ??= new Template(this.source);
+      this.compiled ??= new Template(englishDates + this.source);
       // transformers too gives none where there are no tools and documents, which templates tell from a name that is not defined.
-      return this.compiled.render({ tools: null, documents: null, strftime_now, ...this.specialTokens, messages, add_generation_prompt: options.addGenerationPrompt });
+      return this.compiled.render({ tools: null, documents: null, english_date: englishDate, ...this.specialTokens, messages, add_generation_prompt: options.addGenerationPrompt });
     } catch (error) {
       throw new EngineError('invalidInput', 'chat_template', `chat template: expected to render ${messages.length} messages, got: ${(error as Error).message}`);
     }
   }
 }
 
-/** The library's own gives names of months in the machine's language. */
-const strftime_now = (format: string): string => strftime(new Date(), format);
+const englishDate = (format: string): string => strftime(new Date(), format);
+/** The library's own function names months in the machine's language. What is written after the block keeps a newline at the source's start. */
+const englishDates = "{% set strftime_now = english_date %}{{ '' }}";
 
 /** The `chat_template` of tokenizer_config.json: a string, or a list of named ones of which `default` counts. */
 export function chatTemplateSource(value: unknown): string | undefined {
