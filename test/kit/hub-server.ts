@@ -5,6 +5,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join, relative, sep } from 'node:path';
+import { answerUpload, receiveUpload, type HubAccount, type Uploads } from './hub-upload.js';
 
 export interface HubOptions {
   /** `owner/name` → a directory whose files are the repository's main branch. */
@@ -17,6 +18,8 @@ export interface HubOptions {
   /** Repositories whose files only `token` may have. */
   gated?: readonly string[];
   token?: string;
+  /** Whose token it is; without one nothing can be written. */
+  account?: HubAccount;
 }
 
 export interface Hub {
@@ -26,16 +29,22 @@ export interface Hub {
   requests: string[];
   /** The commit that a repository's branch or tag points to. @param revision @default main */
   commit(name: string, revision?: string): string;
+  /** A repository's files by their paths, of a branch or tag. @param revision @default main */
+  files(name: string, revision?: string): Map<string, Buffer>;
+  /** Commits that a repository has on all its branches. */
+  commits(name: string): number;
+  /** What a repository that was made shall be. */
+  visibility(name: string): string | undefined;
   /** Breaks answers with a file's bytes: once for each entry, in order. `after`: the connection ends after that many bytes; `damage`: its first byte is another. */
   faults: { path: string; after?: number; damage?: true; status?: number }[];
   close(): Promise<void>;
 }
 
-interface RepositoryFile { path: string; bytes: Buffer; oid: string; lfs?: string }
-interface Repository { kind: 'model' | 'dataset'; name: string; commits: Map<string, RepositoryFile[]>; revisions: Map<string, string> }
+export interface RepositoryFile { path: string; bytes: Buffer; oid: string; lfs?: string }
+export interface Repository { kind: 'model' | 'dataset'; name: string; commits: Map<string, RepositoryFile[]>; revisions: Map<string, string>; visibility?: string }
 
 /** What the hub's .gitattributes hand to LFS, by their names. */
-const isLarge = (path: string) => /\.(safetensors|bin|gguf|parquet|gz|zst|bz2|model|zip)$/.test(path);
+export const isLarge = (path: string) => /\.(safetensors|bin|gguf|parquet|gz|zst|bz2|model|zip)$/.test(path);
 const digest = (algorithm: string, ...parts: (string | Buffer)[]) => parts.reduce((hash, part) => hash.update(part), createHash(algorithm)).digest('hex');
 
 export async function startHub(options: HubOptions): Promise<Hub> {
@@ -45,25 +54,33 @@ export async function startHub(options: HubOptions): Promise<Hub> {
   ];
   const requests: string[] = [];
   const faults: Hub['faults'] = [];
+  const uploads: Uploads = new Map();
   const note = ({ method, url, headers: { range } }: IncomingMessage) =>
     requests.push(`${method} ${decodeURIComponent(url!.split('?')[0])}${range === undefined ? '' : ` ${range}`}`);
   // Large files come from another host, which refuses a request that brings the hub's token.
   const cdn = createServer((request, response) => {
     note(request);
+    if (receiveUpload(request, response, uploads)) return;
     const file = repositories.flatMap(({ commits }) => [...commits.values()].flat()).find(({ lfs }) => lfs === request.url!.slice('/lfs/'.length));
     if (!file || request.headers.authorization !== undefined) response.writeHead(400).end();
     else sendFile(request, response, file, { etag: `"${file.lfs}"` }, faults);
   });
   const cdnAddress = await listen(cdn);
+  const served: Served = { repositories, options, faults, cdnAddress, endpoint: '', uploads };
   const hub = createServer((request, response) => {
     note(request);
-    answer(request, response, { repositories, options, faults, cdnAddress });
+    if (!answerUpload(request, response, served)) answer(request, response, served);
   });
+  served.endpoint = await listen(hub);
+  const find = (name: string) => repositories.find((candidate) => candidate.name === name)!;
   return {
-    endpoint: await listen(hub),
+    endpoint: served.endpoint,
     requests,
     faults,
-    commit: (name, revision = 'main') => repositories.find((candidate) => candidate.name === name)!.revisions.get(revision)!,
+    commit: (name, revision = 'main') => find(name).revisions.get(revision)!,
+    files: (name, revision = 'main') => new Map(find(name).commits.get(find(name).revisions.get(revision)!)!.map(({ path, bytes }) => [path, bytes])),
+    commits: (name) => find(name).commits.size,
+    visibility: (name) => find(name).visibility,
     async close() {
       await Promise.all([hub, cdn].map(async (server) => {
         const closed = once(server, 'close');
@@ -85,21 +102,30 @@ function repository(kind: Repository['kind'], name: string, directory: string, {
   const made: Repository = { kind, name, commits: new Map(), revisions: new Map() };
   for (const [revision, from] of Object.entries({ main: directory, ...revisions[name] })) {
     const entries = readdirSync(from, { withFileTypes: true, recursive: true }).filter((entry) => !entry.isDirectory());
-    const files = entries.map((entry): RepositoryFile => {
-      const path = relative(from, join(entry.parentPath, entry.name)).split(sep).join('/');
-      const bytes = readFileSync(join(entry.parentPath, entry.name));
-      const lfs = isLarge(path) ? digest('sha256', bytes) : undefined;
-      const stored = lfs === undefined ? bytes : Buffer.from(`version https://git-lfs.github.com/spec/v1\noid sha256:${lfs}\nsize ${bytes.length}\n`);
-      return { path, bytes, lfs, oid: digest('sha1', `blob ${stored.length}\0`, stored) };
-    }).sort((a, b) => (a.path < b.path ? -1 : 1));
-    const commit = digest('sha1', JSON.stringify([kind, name, files.map(({ path, oid }) => [path, oid])]));
-    made.commits.set(commit, files);
-    made.revisions.set(revision, commit);
+    const files = entries
+      .map((entry) => repositoryFile(relative(from, join(entry.parentPath, entry.name)).split(sep).join('/'), readFileSync(join(entry.parentPath, entry.name))))
+      .sort((a, b) => (a.path < b.path ? -1 : 1));
+    madeCommit(made, revision, files);
   }
   return made;
 }
 
-interface Served { repositories: Repository[]; options: HubOptions; faults: Hub['faults']; cdnAddress: string }
+/** A file as git has it: a large one as a pointer. */
+export function repositoryFile(path: string, bytes: Buffer): RepositoryFile {
+  const lfs = isLarge(path) ? digest('sha256', bytes) : undefined;
+  const stored = lfs === undefined ? bytes : Buffer.from(`version https://git-lfs.github.com/spec/v1\noid sha256:${lfs}\nsize ${bytes.length}\n`);
+  return { path, bytes, lfs, oid: digest('sha1', `blob ${stored.length}\0`, stored) };
+}
+
+/** Adds a commit of these files and moves a branch to it. @returns its oid */
+export function madeCommit({ kind, name, commits, revisions }: Repository, revision: string, files: RepositoryFile[], words = ''): string {
+  const commit = digest('sha1', JSON.stringify([kind, name, files.map(({ path, oid }) => [path, oid])]), words);
+  commits.set(commit, files);
+  revisions.set(revision, commit);
+  return commit;
+}
+
+export interface Served { repositories: Repository[]; options: HubOptions; faults: Hub['faults']; cdnAddress: string; endpoint: string; uploads: Uploads }
 
 function answer(request: IncomingMessage, response: ServerResponse, served: Served): void {
   const url = new URL(request.url!, 'http://hub');
@@ -172,10 +198,10 @@ function sendFile({ method, headers: { range } }: IncomingMessage, response: Ser
   else response.write(body.subarray(0, after), () => setTimeout(() => response.destroy(), 50));
 }
 
-function json(response: ServerResponse, value: unknown): void {
+export function json(response: ServerResponse, value: unknown): void {
   response.writeHead(200, { 'content-type': 'application/json; charset=utf-8' }).end(JSON.stringify(value));
 }
 
-function fail(response: ServerResponse, status: number, code: string, message: string, headers: Record<string, string> = {}): void {
+export function fail(response: ServerResponse, status: number, code: string, message: string, headers: Record<string, string> = {}): void {
   response.writeHead(status, { 'content-type': 'application/json; charset=utf-8', ...(code ? { 'x-error-code': code } : {}), 'x-error-message': message, ...headers }).end(JSON.stringify({ error: message }));
 }
