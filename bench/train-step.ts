@@ -48,7 +48,7 @@ export class StepBench {
   measure({ rows, length, recompute }: StepShape): number | undefined {
     this.passes.recompute = recompute;
     const { inputs } = this.upload(rows, length, 0, 1);
-    const bytes = replayer()?.measure(this.passes.computation(inputs, { seed: 7, step: 1, microBatch: 0 }, true));
+    const bytes = replayer()?.measure(this.passes.computation(inputs, { seed: 7, step: 1, microBatch: 0 }, true)).reserved;
     dispose(inputs);
     return bytes;
   }

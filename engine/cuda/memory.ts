@@ -1,3 +1,4 @@
+import type { MeasuredMemory } from '../tensor/replay.js';
 import { CudaError } from './cuda-error.js';
 
 /** A piece of device memory. `address` is 0 once it was freed. */
@@ -77,6 +78,7 @@ export class CachingAllocator {
   private arena?: Pool;
   private current: Pool;
   private statistics = noStatistics();
+  private measured?: MeasureRecord;
 
   /** Told when memory runs out, beside what is in use: what was expected to be, and what would help. */
   advice = 'a smaller train.batchSize with more train.accumulation, or train.checkpointing: true, needs less';
@@ -107,11 +109,13 @@ export class CachingAllocator {
     this.statistics.inUse += piece.bytes;
     this.statistics.peakInUse = Math.max(this.statistics.peakInUse, this.statistics.inUse);
     this.onAllocate?.(piece);
+    this.note(piece, purpose);
     return piece;
   }
 
   free(block: Block): void {
     let piece = block as Piece;
+    this.note(piece);
     if (piece.free) throw new CudaError('double_free', `memory: expected a block in use, got one freed before (${piece.bytes} bytes)`);
     this.statistics.blocks--;
     this.statistics.inUse -= piece.bytes;
@@ -160,7 +164,7 @@ export class CachingAllocator {
   }
 
   /** What `run` would take of the arena if it were empty. It gets addresses that lead nowhere; its blocks are gone afterwards. */
-  measure(run: () => void): MemoryStatistics {
+  measure(run: () => void): MeasuredMemory {
     const before = { current: this.current, statistics: this.statistics, segments: this.segments, onAllocate: this.onAllocate };
     let next = NOWHERE;
     const pool = new Pool({
@@ -172,19 +176,20 @@ export class CachingAllocator {
       info: () => this.source.info(),
     });
     pool.range = { address: pool.source.reserve(0), bytes: 0, pool };
+    const record: MeasureRecord = (this.measured = { purposes: new Map(), live: new Map(), peak: 0, atPeak: new Map() });
     Object.assign(this, { current: pool, statistics: noStatistics(), segments: new Set<Segment>(), onAllocate: undefined });
     try {
       run();
-      return this.memory();
+      return { reserved: this.statistics.peakReserved, byPurpose: record.atPeak };
     } finally {
+      this.measured = undefined;
       Object.assign(this, before);
     }
   }
 
   /** The block was handed out by the `measure` that runs now. */
   isMeasured(block: Block): boolean {
-    const { pool } = (block as Piece).segment;
-    return pool !== this.main && pool !== this.arena;
+    return this.measured?.purposes.has(block) ?? false;
   }
 
   /** Gives segments that are wholly free back to the device. @returns the bytes given back */
@@ -224,6 +229,20 @@ export class CachingAllocator {
     this.unlist(piece);
     piece.free = false;
     return piece;
+  }
+
+  /** Counts a block that comes, or goes, towards what is measured. */
+  private note(piece: Piece, purpose?: string): void {
+    const record = this.measured;
+    if (!record) return;
+    const { purposes, live } = record;
+    const name = (purpose ?? purposes.get(piece) ?? '').replace(/ \[.*$/, '');
+    live.set(name, (live.get(name) ?? 0) + (purpose === undefined ? -piece.bytes : piece.bytes));
+    if (purpose === undefined) purposes.delete(piece);
+    else purposes.set(piece, name);
+    if (this.statistics.inUse <= record.peak) return;
+    record.peak = this.statistics.inUse;
+    record.atPeak = new Map(live);
   }
 
   private within<T>(pool: Pool, run: () => T): T {
@@ -347,6 +366,15 @@ function lowerBound(list: Piece[], bytes: number, address: number): number {
     else high = middle;
   }
   return low;
+}
+
+interface MeasureRecord {
+  /** Of the blocks that are there. */
+  purposes: Map<Block, string>;
+  /** Bytes that are there, by purpose, and the same when they were most. */
+  live: Map<string, number>;
+  peak: number;
+  atPeak: Map<string, number>;
 }
 
 const noStatistics = (): MemoryStatistics => ({ inUse: 0, peakInUse: 0, reserved: 0, peakReserved: 0, blocks: 0, segments: 0 });

@@ -1,39 +1,46 @@
 import { dispose, engine, tidy, util, type Tensor } from '@tensorflow/tfjs-core';
-import type { Computation, MemoryChoices, Replayer, Shelved } from '../tensor/replay.js';
+import type { Computation, MeasuredMemory, MemoryChoices, Replayer, Shelved } from '../tensor/replay.js';
 import type { FrozenWeight } from '../tensor/weight-types.js';
 import type { CudaBackend } from './backend.js';
 import { GraphCache } from './graph.js';
+import { Shelf } from './shelf.js';
 
 /** What the backend offers to a training: recorded passes, and memory that is planned. */
 export class CudaReplayer implements Replayer {
   private readonly graphs: GraphCache;
+  private readonly shelf: Shelf;
+  private offload = false;
 
   constructor(private readonly backend: CudaBackend) {
     this.graphs = new GraphCache(backend);
+    this.shelf = new Shelf(backend);
   }
 
   run(computation: Computation): Tensor[] {
+    this.shelf.reset();
     return this.graphs.run(computation);
   }
 
-  measure({ inputs, compute }: Computation): number {
+  measure({ inputs, compute }: Computation): MeasuredMemory {
     const { device } = this.backend;
     this.backend.products.reserveWorkspace();
     device.idle = true;
+    this.shelf.reset();
     try {
       return device.memory.measure(() => {
         const own = inputs.map((input) => engine().makeTensorFromTensorInfo(this.backend.make(input.shape, input.dtype)) as Tensor);
         tidy(() => void compute(own));
         dispose(own);
-      }).peakReserved;
+      });
     } finally {
       device.idle = false;
     }
   }
 
-  choose({ copies, plan }: MemoryChoices): void {
+  choose({ copies, offload, plan }: MemoryChoices): void {
     this.backend.keepDequantized = copies ? 'always' : 'never';
-    this.backend.device.memory.advice = plan;
+    this.offload = offload;
+    if (plan !== undefined) this.backend.device.memory.advice = plan;
   }
 
   copyBytes(weights: readonly FrozenWeight[]): number {
@@ -53,10 +60,11 @@ export class CudaReplayer implements Replayer {
   }
 
   shelve(x: Tensor): Shelved {
-    return { fetch: () => undefined, take: () => x };
+    return this.offload ? this.shelf.put(x) : { fetch: () => undefined, take: () => x };
   }
 
   clear(): void {
     this.graphs.clear();
+    this.shelf.dispose();
   }
 }

@@ -28,7 +28,15 @@ export interface MemoryChoices {
   /** Put what `shelve` is given into the host's memory. */
   offload: boolean;
   /** What was planned and what would need less: told when memory runs out. */
-  plan: string;
+  plan?: string;
+}
+
+/** What a computation would take of the device's memory beside its inputs and parameters. */
+export interface MeasuredMemory {
+  /** Bytes. */
+  reserved: number;
+  /** Bytes of what is there at the highest point, by what it is for. */
+  byPurpose: ReadonlyMap<string, number>;
 }
 
 /**
@@ -38,8 +46,8 @@ export interface MemoryChoices {
 export interface Replayer {
   /** Runs or replays; the results are the same bit for bit. */
   run(computation: Computation): Tensor[];
-  /** Bytes of device memory that a computation takes at its peak beside what its inputs and parameters take. Nothing is computed. */
-  measure(computation: Computation): number;
+  /** What a computation would take. Nothing is computed. */
+  measure(computation: Computation): MeasuredMemory;
   choose(choices: MemoryChoices): void;
   /** Bytes of the copies that `choices.copies` keeps. */
   copyBytes(weights: readonly FrozenWeight[]): number;

@@ -9,12 +9,14 @@ export const adamWKernel = cudaKernel<object, AdamWAttrs>(AdamW, ({ attrs: { par
   const norm = backend.make([], 'float32', 'f32', 'the gradient norm');
   for (const variable of [...parameters, state.m, state.v]) own(backend, variable);
   backend.with('f32', gradients, (...wide) => {
-    const table = chunkTable(backend, parameters, wide, groups);
-    const chunks = table.length / CHUNK_ENTRY_BYTES;
+    const chunks = parameters.reduce((sum, { size }) => sum + Math.ceil(size / CHUNK_VALUES), 0);
     if (chunks === 0) return backend.device.fill(backend.address(norm), 0, 4);
-    const block = backend.device.memory.allocate(table.length, "the optimizer's table");
-    backend.device.upload(block, table);
-    const entries = { pointer: block.address };
+    // The same from step to step, and long enough for its upload to wait for the device: it stays there with the moments.
+    const places = [...parameters, ...wide].map((info) => backend.address(info).toString(36)).join(' ');
+    const table = backend.companion(state.m, `the optimizer's table ${places} ${JSON.stringify(groups ?? [])}`, chunks * CHUNK_ENTRY_BYTES, (block) =>
+      backend.device.upload(block, chunkTable(backend, parameters, wide, groups)));
+    const entries = { pointer: table.address };
+    for (const parameter of parameters) backend.writable(parameter);
     backend.scratch(4 * chunks, 'gradient norms', (squares) => {
       backend.launch(gradientSquaresProgram(chunks), [{ pointer: squares }, entries]);
       backend.launch(gradientNormProgram(), [backend.pointer(norm), { pointer: squares }, chunks]);
@@ -24,7 +26,6 @@ export const adamWKernel = cudaKernel<object, AdamWAttrs>(AdamW, ({ attrs: { par
       { f32: beta1 }, { f32: 1 - beta1 }, { f32: beta2 }, { f32: 1 - beta2 }, { f32: epsilon },
       { f32: learningRate / (1 - beta1 ** state.step) }, { f32: Math.sqrt(1 - beta2 ** state.step) }, { f32: learningRate * weightDecay },
     ]);
-    backend.device.memory.free(block);
   });
   return norm;
 });
@@ -35,7 +36,7 @@ function chunkTable(backend: CudaBackend, parameters: readonly Variable[], gradi
   let entry = 0, moments = 0;
   parameters.forEach((parameter, i) => {
     const { rate, decays } = groups?.[i] ?? { rate: 1, decays: true };
-    const to = backend.writable(parameter), from = backend.address(gradients[i]);
+    const to = backend.address(parameter), from = backend.address(gradients[i]);
     for (let start = 0; start < parameter.size; start += CHUNK_VALUES, entry += CHUNK_ENTRY_BYTES) {
       table.writeBigUInt64LE(BigInt(to + 4 * start), entry);
       table.writeBigUInt64LE(BigInt(from + 4 * start), entry + 8);
