@@ -75,6 +75,6 @@ export async function readGgufVocabulary(path: string): Promise<GgufVocabulary> 
     addsBos: optional('tokenizer.ggml.add_bos_token', 'boolean'),
     addsSpacePrefix: optional('tokenizer.ggml.add_space_prefix', 'boolean') ?? true,
     chatTemplate: optional('tokenizer.chat_template', 'string'),
-    contextLength: optional('llama.context_length', 'number'),
+    contextLength: optional(`${optional('general.architecture', 'string')}.context_length`, 'number'),
   };
 }

@@ -22,6 +22,7 @@ interface TokenizerJson {
  */
 export async function ggufTokenizer(tokenizer: Tokenizer, vocabSize: number, endTokens: readonly number[]): Promise<Map<string, GgufField>> {
   const json = JSON.parse(Buffer.from((await tokenizer.files()).get('tokenizer.json')!).toString('utf8')) as TokenizerJson;
+  if (json.model.type !== undefined && json.model.type !== 'BPE') throw unsupported(`tokenizer: expected BPE, got ${json.model.type}`);
   const metadata = json.model.byte_fallback === true ? sentencePiece(json) : byteLevel(json);
   const { tokens, kinds } = vocabularyOf(json, vocabSize);
   metadata.set('tokenizer.ggml.tokens', { type: 'strings', value: tokens });
@@ -62,7 +63,6 @@ const mergePair = (merge: string | [string, string]): [string, string] => (typeo
 
 /** Byte-level BPE: GGUF names how a text is split before merging. */
 function byteLevel({ normalizer, pre_tokenizer: preTokenizer, model }: TokenizerJson): Map<string, GgufField> {
-  if (model.type !== undefined && model.type !== 'BPE') throw unsupported(`tokenizer: expected BPE, got ${model.type}`);
   const name = splitNameOf(normalizer ?? null, preTokenizer ?? null);
   if (name === undefined) throw unsupported(`tokenizer: expected a split that llama.cpp has a name for, got ${JSON.stringify({ normalizer, pre_tokenizer: preTokenizer }).slice(0, 300)}`);
   return new Map<string, GgufField>([
