@@ -29,7 +29,7 @@ export async function trainJob(job: Extract<TrainerJob, { kind: 'train' }>, chan
   const { adapter, history, finished } = await trainAdapter(
     { model, lora: job.lora, train, trainRows, testRows, resume },
     {
-      onStart: (adapter) => log('info', describeTrainable(adapter.size, model.parameters + adapter.size)),
+      onStart: (adapter) => log('info', describeTrainable(adapter.size, model.parameters + adapter.added)),
       isInterrupted: () => channel.isInterrupted(),
       onProgress: async (phase, done, total) => {
         channel.emit({ event: 'progress', phase, done, total });
@@ -68,7 +68,7 @@ export async function trainJob(job: Extract<TrainerJob, { kind: 'train' }>, chan
       summary: {
         steps: history.global_step, epochs: history.epoch, tokens: history.num_input_tokens_seen, trainLoss, keptStep: train.keep === 'best' ? history.best_global_step! : history.global_step,
         evalLoss: train.keep === 'best' ? history.best_metric! : lastEval(history)!.eval_loss,
-        trainableParameters: adapter.size, totalParameters: model.parameters + adapter.size, backend,
+        trainableParameters: adapter.size, totalParameters: model.parameters + adapter.added, backend,
       },
     },
   });

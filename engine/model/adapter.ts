@@ -29,8 +29,6 @@ export interface DropoutDraw {
   step: number;
   /** Micro-batch within the step, from 0. */
   microBatch: number;
-  /** Noise on the embeddings: NEFTune's alpha (arXiv 2310.05914). @default none */
-  neftuneNoiseAlpha?: number;
 }
 
 /** A part of the model with parameters of its own: a block by its number, the embedding, or the head (undefined). */

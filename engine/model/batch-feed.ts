@@ -1,4 +1,4 @@
-import { gather, keep, reshape, tensor1d, tensor2d, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
+import { gather, keep, reshape, scalar, tensor1d, tensor2d, type Scalar, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
 import type { LlamaConfig } from '../formats/llama-config.js';
 import type { LabelledBatch } from './llama.js';
 import { ropeTables, type RopeTables } from './rope-tables.js';
@@ -15,6 +15,8 @@ export interface DeviceBatch {
   places: Tensor1D;
   /** int32 [M]: the token that follows each; negative in the padding. */
   targets: Tensor1D;
+  /** Magnitude of the noise on the embeddings; absent where none is drawn. */
+  noise?: Scalar;
 }
 
 /** Shares of a batch's positions to which the counted ones are padded, so that few shapes occur. */
@@ -31,11 +33,13 @@ export class BatchFeed {
   /**
    * @param longest tokens of the longest row
    * @param padsCounted pad the counted positions to a share of all, so that few shapes occur
+   * @param neftuneNoiseAlpha noise on the embeddings, of magnitude alpha / √(tokens of the batch's longest row · width) @default none
    */
   constructor(
     private readonly config: LlamaConfig,
     longest: number,
     private readonly padsCounted: boolean,
+    private readonly neftuneNoiseAlpha?: number,
   ) {
     if (config.ropeScaling?.type === 'dynamic') return;
     const { cos, sin } = ropeTables(config, Int32Array.from({ length: longest }, (_, position) => position), [1, longest]);
@@ -56,13 +60,16 @@ export class BatchFeed {
     const targets = new Int32Array(count).fill(-1);
     places.forEach((place, i) => (targets[i] = labels[place]));
     const rope = this.tables ? [tensor1d(positions, 'int32')] : Object.values(ropeTables(this.config, positions, shape));
-    return [tensor2d(inputIds, shape, 'int32'), tensor2d(segments, shape, 'int32'), tensor1d(padded, 'int32'), tensor1d(targets, 'int32'), ...(rope as Tensor[])];
+    const alpha = this.neftuneNoiseAlpha;
+    const noise = alpha === undefined ? [] : [scalar(alpha / Math.sqrt((positions.reduce((a, b) => Math.max(a, b)) + 1) * this.config.hiddenSize))];
+    return [tensor2d(inputIds, shape, 'int32'), tensor2d(segments, shape, 'int32'), tensor1d(padded, 'int32'), tensor1d(targets, 'int32'), ...noise, ...(rope as Tensor[])];
   }
 
   /** A batch out of its tensors; to be called within a tidy. */
   open([ids, segments, places, targets, ...rope]: readonly Tensor[]): DeviceBatch {
     const shape = ids.shape as [number, number];
-    return { shape, ids: ids as Tensor2D, segments: segments as Tensor2D, places: places as Tensor1D, targets: targets as Tensor1D, rope: this.angles(shape, rope) };
+    const noise = this.neftuneNoiseAlpha === undefined ? undefined : (rope.shift() as Scalar);
+    return { shape, ids: ids as Tensor2D, segments: segments as Tensor2D, places: places as Tensor1D, targets: targets as Tensor1D, noise, rope: this.angles(shape, rope) };
   }
 
   dispose(): void {

@@ -6,7 +6,7 @@ import type { LoraAdapter } from './adapter.js';
 import type { DeviceBatch } from './batch-feed.js';
 import { blockForward } from './block.js';
 import { runBlocks } from './blocks.js';
-import { blockContext, embedIds, summedLoss, type Llama } from './llama.js';
+import { blockContext, embedBatch, summedLoss, type Llama } from './llama.js';
 
 export interface GradientOptions {
   /** The gradients are those of `loss × weight`. */
@@ -28,7 +28,7 @@ export function lossAndGradients(llama: TrainedLlama, batch: DeviceBatch, option
 
 function inOnePass(llama: TrainedLlama, batch: DeviceBatch, { weight, sums, first }: GradientOptions): Scalar {
   const variables: Tensor[] = llama.adapter.parameters().map(({ variable }) => variable);
-  const forward = () => summedLoss(llama, runBlocks(llama, embedIds(llama.model, batch.ids), blockContext(llama, batch)), batch);
+  const forward = () => summedLoss(llama, runBlocks(llama, embedBatch(llama, batch), blockContext(llama, batch)), batch);
   const { value, gradients } = takeGradients(forward, variables, clone(weight));
   addGradients([...sums], gradients, first);
   return value;
@@ -49,7 +49,7 @@ function blockByBlock(llama: TrainedLlama, batch: DeviceBatch, { weight, sums, f
   };
 
   const inputs = [];
-  let x = embedIds(model, batch.ids);
+  let x = embedBatch(llama, batch);
   for (let layer = 0; layer < model.config.layers; layer++) {
     const y = block(layer, x);
     inputs.push(shelve(x));
@@ -65,6 +65,11 @@ function blockByBlock(llama: TrainedLlama, batch: DeviceBatch, { weight, sums, f
     const { value, dx } = backward(() => block(layer, input), input, layer, dy);
     value.dispose();
     dy = dx;
+  }
+  const embeddings = adapter.parametersOf('embedding');
+  if (embeddings.length > 0) {
+    const { gradients } = takeGradients(() => embedBatch(llama, batch), embeddings.map(({ variable }) => variable), dy);
+    addGradients(embeddings.map(({ name }) => sumOf.get(name)!), gradients, first);
   }
   return top.value;
 }

@@ -1,12 +1,13 @@
-import { gather, reshape, tensor2d, tidy, type Tensor2D } from '@tensorflow/tfjs-core';
+import { add, gather, mul, reshape, tensor2d, tidy, type Tensor2D } from '@tensorflow/tfjs-core';
 import { windowOf } from '../formats/llama-config.js';
 import { adaptedLinear } from '../tensor/adapted-linear.js';
 import { causalAttention } from '../tensor/causal-attention.js';
 import { embedding } from '../tensor/embedding.js';
 import { headCrossEntropy } from '../tensor/head-cross-entropy.js';
 import { rmsNorm } from '../tensor/rms-norm.js';
+import { uniformNoise } from '../tensor/uniform-noise.js';
 import type { Scalar } from '@tensorflow/tfjs-core';
-import type { DropoutDraw, LoraAdapter } from './adapter.js';
+import { drawKey, NOISE_PLACE, type DropoutDraw, type LoraAdapter } from './adapter.js';
 import type { DeviceBatch } from './batch-feed.js';
 import { blockForward, type BlockContext } from './block.js';
 import type { LlamaModel } from './load.js';
@@ -50,6 +51,12 @@ export const embed = (model: LlamaModel, { inputIds, shape }: Pick<TokenBatch, '
 
 /** ids int32 [B, T] → [B·T, hidden]. */
 export const embedIds = (model: LlamaModel, ids: Tensor2D): Tensor2D => reshape(embedding(model.embedding, ids), [ids.size, model.config.hiddenSize]);
+
+/** The tokens of a batch on the device: [B·T, hidden], with noise where the batch says of what magnitude (NEFTune, arXiv 2310.05914). */
+export function embedBatch({ model, draw }: Llama, { ids, noise }: Pick<DeviceBatch, 'ids' | 'noise'>): Tensor2D {
+  const embedded = embedIds(model, ids);
+  return draw && noise ? add(embedded, mul(uniformNoise(embedded.shape, 1, drawKey(draw, NOISE_PLACE)), noise)) : embedded;
+}
 
 /** The residual stream after the last block, before the final norm: [B·T, hidden]. */
 export function forward(llama: Llama, batch: TokenBatch): Tensor2D {

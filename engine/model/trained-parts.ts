@@ -1,8 +1,18 @@
 import type { Tensor2D } from '@tensorflow/tfjs-core';
 import { modulePath } from '../formats/linear-modules.js';
+import { rowSquares } from '../tensor/dora-linear.js';
 import type { DenseWeight } from '../tensor/weight-types.js';
 import type { LoraAdapter } from './adapter.js';
-import type { LlamaModel } from './load.js';
+import { linearWeight, type LlamaModel } from './load.js';
+
+/**
+ * `withTrainedParts` of a whole model, which is ready to run many times: what its ops would work out at their first call, and keep,
+ * is worked out here.
+ */
+export function adaptedModel(model: LlamaModel, adapter: LoraAdapter | undefined): LlamaModel {
+  if (adapter?.options.useDora) for (const path of adapter.modulePaths()) rowSquares(linearWeight(model, path));
+  return withTrainedParts(model, adapter);
+}
 
 /**
  * The model with what an adapter trains of it in place of its own: biases, embedding and head. The model itself where it trains

@@ -44,6 +44,13 @@ export const checkpointName = (step: number): string => `checkpoint-${String(ste
 /** Digest of the settings that a checkpoint belongs to. */
 export const trainingDigest = (settings: object): string => sha256(Buffer.from(JSON.stringify(settings)));
 
+/** Digest of the parameters that a training starts from. */
+export function parametersDigest(parameters: ReadonlyMap<string, ParameterValues>): string {
+  const hash = createHash('sha256');
+  for (const [name, { shape, values }] of parameters) hash.update(`${name} ${shape.join()}\n`).update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+  return hash.digest('hex');
+}
+
 /** Writes a checkpoint into a temporary directory beside `directory`, then renames it: it is there whole or not at all. */
 export async function writeCheckpoint(directory: string, state: TrainingState, training: string): Promise<void> {
   const partial = `${directory}.partial`;

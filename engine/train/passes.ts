@@ -6,6 +6,7 @@ import { runBlocks } from '../model/blocks.js';
 import { lossAndGradients } from '../model/gradients.js';
 import { blockContext, embedIds, summedLoss, type Llama } from '../model/llama.js';
 import type { LlamaModel } from '../model/load.js';
+import { adaptedModel } from '../model/trained-parts.js';
 import { createGradientSums } from '../tensor/gradient-sums.js';
 import { replay, replayer, type Computation } from '../tensor/replay.js';
 
@@ -15,12 +16,12 @@ export const layOut = (rows: TokenRows, indices: readonly number[]): PackedBatch
 /** Passes over batches without gradients. */
 export class LossPasses {
   private readonly feed: BatchFeed;
+  private readonly llama: Llama;
 
   /** @param longest tokens of the longest row */
-  constructor(
-    private readonly llama: Llama,
-    longest: number,
-  ) {
+  constructor({ model, adapter }: Llama, longest: number) {
+    const llama = { model: adaptedModel(model, adapter), adapter };
+    this.llama = llama;
     this.feed = new BatchFeed(llama.model.config, longest, replayer() !== undefined);
   }
 
@@ -61,16 +62,22 @@ export class GradientPasses {
   /** One a parameter of the adapter. */
   readonly sums: Variable[];
   private readonly feed: BatchFeed;
+  private readonly model: LlamaModel;
   /** Run the blocks again in the backward pass. */
   recompute = false;
 
-  /** @param longest tokens of the longest row */
+  /**
+   * @param longest tokens of the longest row
+   * @param neftuneNoiseAlpha see `BatchFeed`
+   */
   constructor(
-    private readonly model: LlamaModel,
+    model: LlamaModel,
     private readonly adapter: LoraAdapter,
     longest: number,
+    neftuneNoiseAlpha?: number,
   ) {
-    this.feed = new BatchFeed(model.config, longest, replayer() !== undefined);
+    this.model = adaptedModel(model, adapter);
+    this.feed = new BatchFeed(model.config, longest, replayer() !== undefined, neftuneNoiseAlpha);
     this.sums = createGradientSums(this.variables);
   }
 

@@ -4,12 +4,14 @@ import { epochOrder, type TokenRows } from '../data/batches.js';
 import { EngineError } from '../errors.js';
 import { LoraAdapter, type DropoutDraw, type ParameterValues } from '../model/adapter.js';
 import type { LlamaModel } from '../model/load.js';
+import { withTrainedParts } from '../model/trained-parts.js';
 import { adamW, createAdamW, disposeAdamW, type AdamWState } from '../tensor/adam-w.js';
 import { replayer } from '../tensor/replay.js';
-import { trainingDigest, type TrainingState } from './checkpoint.js';
+import { parametersDigest, trainingDigest, type TrainingState } from './checkpoint.js';
 import { evaluateLoss, longestOf } from './evaluate.js';
 import { evaluationsWithoutGain, logEval, logStep, newTrainerState, type StepLog, type TrainerState } from './history.js';
 import { gradientError, lossError } from './non-finite.js';
+import { parameterGroups } from './parameter-groups.js';
 import { GradientPasses, layOut, type UploadedBatch } from './passes.js';
 import { placeOf, planTraining, type Plan, type PlanOptions, type StepPlace } from './plan.js';
 import { learningRateAt, planSchedule } from './schedule.js';
@@ -53,11 +55,11 @@ const besideTheCourse: ReadonlySet<string> = new Set<keyof TrainConfig>(['batchS
 
 /** Digest of what decides a training's course, for its checkpoints. How a step's rows are cut into micro-batches, and how often it is
  * evaluated or saved, does not count: a training may go on with smaller micro-batches when memory ran out. */
-export function digestOf({ model, lora, train, trainRows }: Pick<TrainJob, 'model' | 'lora' | 'train' | 'trainRows'>): string {
+export function digestOf({ model, lora, train, trainRows, initial }: Pick<TrainJob, 'model' | 'lora' | 'train' | 'trainRows' | 'initial'>): string {
   const course = Object.fromEntries(Object.entries(train).filter(([name]) => !besideTheCourse.has(name)));
   return trainingDigest([
     model.config, model.base, lora, { rowsPerStep: train.batchSize * train.accumulation, rows: trainRows.count },
-    course,
+    course, ...(initial ? [parametersDigest(initial)] : []),
   ]);
 }
 
@@ -92,6 +94,7 @@ class Training {
   private readonly plan: Plan;
   private readonly planOptions: PlanOptions;
   private readonly parameters;
+  private readonly groups;
   private readonly passes: GradientPasses;
   /** Batches that were laid out while the device was busy with the step before. */
   private prepared?: PreparedStep;
@@ -108,12 +111,13 @@ class Training {
     this.planOptions = { rows: trainRows.count, batchSize: train.batchSize, accumulation: train.accumulation, epochs: train.epochs, steps: train.steps };
     this.plan = planTraining(this.planOptions);
     const values = resume?.adapter ?? initial;
-    this.adapter = values ? LoraAdapter.fromTensors(model.config, lora, values) : LoraAdapter.create(model.config, lora, train.seed);
+    this.adapter = values ? LoraAdapter.fromTensors(model.config, lora, values) : LoraAdapter.create(model.config, lora, train.seed, model);
     this.parameters = this.adapter.parameters();
+    this.groups = parameterGroups(this.parameters, lora.loraPlusRatio);
     this.best = resume?.best;
     this.history = resume?.history ?? newTrainerState({ plan: this.plan, ...train });
     this.optimizer = createAdamW(this.parameters.map(({ variable }) => variable));
-    this.passes = new GradientPasses(model, this.adapter, Math.max(longestOf(trainRows), longestOf(testRows)));
+    this.passes = new GradientPasses(model, this.adapter, Math.max(longestOf(trainRows), longestOf(testRows)), train.neftuneNoiseAlpha);
     this.passes.recompute = train.checkpointing;
     if (resume) {
       this.optimizer.step = resume.history.global_step;
@@ -152,7 +156,7 @@ class Training {
       await this.hooks.onProgress?.('training', step + (i + 1) / batches.length, this.plan.steps);
     }
     const learningRate = learningRateAt(planSchedule(train, this.plan.steps), step);
-    const { gradNorm: norm } = adamW(this.parameters.map(({ variable }) => variable), this.passes.sums, this.optimizer, { ...train, learningRate });
+    const { gradNorm: norm } = adamW(this.parameters.map(({ variable }) => variable), this.passes.sums, this.optimizer, { ...train, learningRate, groups: this.groups });
     if (step + 1 < this.plan.steps) this.prepared = this.prepare(step + 1);
 
     // Only here the host waits for the device.
@@ -160,7 +164,7 @@ class Training {
     const [gradNorm] = await norm.data();
     dispose([losses, norm]);
     const bad = values.findIndex((value) => !Number.isFinite(value));
-    if (bad >= 0) throw lossError({ model, adapter: this.adapter, draw: batches[bad].draw }, batches[bad].uploaded.batch, this.parameters, step + 1);
+    if (bad >= 0) throw lossError({ model: withTrainedParts(model, this.adapter), adapter: this.adapter, draw: batches[bad].draw }, batches[bad].uploaded.batch, this.parameters, step + 1);
     if (!Number.isFinite(gradNorm)) throw gradientError(this.parameters, this.passes.sums, step + 1);
 
     const entry: StepLog = {
