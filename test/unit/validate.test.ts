@@ -28,6 +28,9 @@ truncateSync(join(root, 'short.gguf'), modelBytes - 1000);
 writeFileSync(join(root, 'magic.gguf'), 'PK\u0003\u0004 is a zip, not a model, long enough to have a header');
 mkdirSync(join(root, 'no-tokenizer'));
 for (const name of ['config.json', 'model.safetensors']) copyFileSync(`test/golden/model/base/${name}`, join(root, 'no-tokenizer', name));
+mkdirSync(join(root, 'other-model'));
+writeFileSync(join(root, 'other-model', 'config.json'), JSON.stringify({ model_type: 'gemma3_text' }));
+copyFileSync('test/golden/model/base/model.safetensors', join(root, 'other-model', 'model.safetensors'));
 mkdirSync(join(root, 'no-model'));
 writeFileSync(join(root, 'no-model', 'readme.txt'), '');
 
@@ -125,6 +128,7 @@ describe('bad input', () => {
     ['a missing model', { model: { uri: 'file:none.gguf' } }, [`model.uri: expected a file or directory at ${join(root, 'none.gguf')}, got none`]],
     ['a directory without a model', { model: { uri: 'file:no-model' } }, ['model.uri: no-model: model: expected config.json with safetensors or pytorch_model.bin, or one .gguf file, got readme.txt']],
     ['a model without a tokenizer', { model: { uri: 'file:no-tokenizer' } }, [expect.stringMatching(/^model\.uri: tokenizer/) as unknown as string]],
+    ['a model of an unknown architecture', { model: { uri: 'file:other-model' } }, ['model.uri: config.json: model_type: expected one of the supported architectures (llama, mistral, qwen2, qwen3, smollm3), got "gemma3_text"']],
     ['a truncated model', { model: { uri: 'file:short.gguf' } }, [`model.uri: short.gguf: file: expected ${modelBytes} bytes, got ${modelBytes - 1000}`]],
     ['a wrong magic', { model: { uri: 'file:magic.gguf' } }, [expect.stringMatching(/^model\.uri: magic\.gguf: magic: expected .*GGUF/i) as unknown as string]],
     ['a destination of no known scheme', { publish: { uri: 'gs://bucket' } }, ['publish.uri: gs://bucket: expected a URI of the scheme file: or s3:, got gs:']],
