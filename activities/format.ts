@@ -5,13 +5,14 @@ import {
   formatInputSchema, formatOutputSchema, type EvaluationPrompt, type FormatInput, type FormatOutput, type SamplePreview, type TokenReport,
 } from '../contracts/stages.js';
 import { histogram } from '../engine/data/histogram.js';
-import { createFormatter, promptColumns, promptProblems, templateProblems, type Formatter, type Row } from '../engine/data/template.js';
+import { createFormatter, promptColumns, promptProblems, templateProblems, type Example, type Formatter, type Row } from '../engine/data/template.js';
 import { writeTokenFile } from '../engine/data/token-file.js';
 import { tokenTexts } from '../engine/data/token-texts.js';
-import { encodePrompts, tokenizeExamples, type TokenizedRow } from '../engine/data/tokenize.js';
+import { encodePrompts, tokenizeExamples, type TokenizedRows } from '../engine/data/tokenize.js';
 import { EngineError } from '../engine/errors.js';
 import { openTokenizer } from '../engine/formats/open-tokenizer.js';
 import type { Tokenizer } from '../engine/formats/tokenizer.js';
+import { utf8Lines } from './readers/utf8.js';
 import { defineStage, type StageContext } from './stage.js';
 
 type Split = 'train' | 'test';
@@ -28,33 +29,54 @@ export const formatStage = defineStage<FormatInput, FormatOutput>({
     if (problems.length > 0) throw new InvalidInputError(problems);
     const formatter = createFormatter(input.format, tokenizer);
 
-    const testRows = await readRows(context, input.test);
-    const trainRows = await readRows(context, input.train);
-    const train = await tokenizeSplit(input, context, formatter, tokenizer, 'train', trainRows);
-    const test = await tokenizeSplit(input, context, formatter, tokenizer, 'test', testRows);
+    const train = await tokenizeSplit(input, context, formatter, tokenizer, 'train', 1);
+    const test = await tokenizeSplit(input, context, formatter, tokenizer, 'test', input.evaluate.testRows);
     return {
       train: await storeTokens(context, 'train', train),
       test: await storeTokens(context, 'test', test),
-      prompts: await storeJson(context, await evaluationPrompts(input, formatter, tokenizer, testRows)),
-      preview: await storeJson(context, await samplePreview(formatter, tokenizer, trainRows[0], train[0])),
+      prompts: await storeJson(context, await evaluationPrompts(input, formatter, tokenizer, test.first)),
+      preview: await storeJson(context, await samplePreview(formatter, tokenizer, train)),
       report: { train: tokenReport(train), test: tokenReport(test) },
     };
   },
 });
 
+interface Tokenized extends TokenizedRows {
+  /** The first of the split's rows. */
+  first: Row[];
+}
+
+/** Tokenises a split as it is read; rows of text are not kept, but for the first ones. */
 async function tokenizeSplit(
-  { format, loss }: FormatInput, context: StageContext, formatter: Formatter, tokenizer: Tokenizer, split: Split, rows: Row[],
-): Promise<TokenizedRow[]> {
+  { format, loss, ...input }: FormatInput, context: StageContext, formatter: Formatter, tokenizer: Tokenizer, split: Split, firstRows: number,
+): Promise<Tokenized> {
+  const file = { path: join(context.workDirectory, `${split}.jsonl`), name: `${split}.jsonl` };
+  await context.store.getFile(input[split], file.path, { signal: context.signal });
+  const total = await countLines(file);
+  const first: Row[] = [];
+  async function* examples(): AsyncGenerator<Example> {
+    for await (const { text } of utf8Lines(file)) {
+      const row = JSON.parse(text) as Row;
+      if (first.length < firstRows) first.push(row);
+      yield formatter.example(row);
+    }
+  }
   const onProgress = (done: number) => {
     context.signal.throwIfAborted();
-    context.progress(`tokenising ${split} rows`, done, rows.length);
+    context.progress(`tokenising ${split} rows`, done, total);
   };
   try {
-    return await tokenizeExamples(tokenizer, rows.map(formatter.example), { maxLength: format.maxLength, eos: format.eos, loss, onProgress });
+    return { ...(await tokenizeExamples(tokenizer, examples(), { maxLength: format.maxLength, eos: format.eos, loss, onProgress })), first };
   } catch (error) {
     if (!(error instanceof EngineError) || error.code !== 'no_trainable_token') throw error;
     throw new InvalidInputError([{ path: 'format.maxLength', message: `${split} split: ${error.message}` }]);
   }
+}
+
+async function countLines(file: { path: string; name: string }): Promise<number> {
+  let count = 0;
+  for await (const line of utf8Lines(file)) count = line.number;
+  return count;
 }
 
 /** The prompts of the configuration, then the first test rows with their answers. */
@@ -64,7 +86,7 @@ async function evaluationPrompts(
   const columns = promptColumns(format);
   const questions = [
     ...evaluate.prompts.map((row) => ({ row, reference: null })),
-    ...testRows.slice(0, evaluate.testRows).map((row) => ({ row: pick(row, columns), reference: formatter.response(row) })),
+    ...testRows.map((row) => ({ row: pick(row, columns), reference: formatter.response(row) })),
   ];
   const prompts = questions.map(({ row }) => formatter.prompt(row));
   const ownPrompts = questions.map(({ row }) => formatter.ownPrompt(row));
@@ -75,8 +97,9 @@ async function evaluationPrompts(
   }));
 }
 
-async function samplePreview(formatter: Formatter, tokenizer: Tokenizer, row: Row, { ids, mask }: TokenizedRow): Promise<SamplePreview> {
+async function samplePreview(formatter: Formatter, tokenizer: Tokenizer, { first: [row], rows }: Tokenized): Promise<SamplePreview> {
   const { prompt, completion } = formatter.example(row);
+  const [ids, mask] = [rows.ids(0), rows.mask(0)];
   const texts = await tokenTexts(tokenizer, ids);
   return {
     rendered: prompt + completion,
@@ -84,14 +107,14 @@ async function samplePreview(formatter: Formatter, tokenizer: Tokenizer, row: Ro
   };
 }
 
-function tokenReport(rows: readonly TokenizedRow[]): TokenReport {
-  const lengths = rows.map(({ ids }) => ids.length);
-  const sum = (values: number[]) => values.reduce((total, value) => total + value, 0);
+function tokenReport({ rows, truncated }: Tokenized): TokenReport {
+  const { ids, mask, offsets } = rows.flat();
+  const lengths = Uint32Array.from({ length: rows.count }, (_, row) => offsets[row + 1] - offsets[row]);
   return {
-    rows: rows.length,
-    tokens: sum(lengths),
-    trainedTokens: sum(rows.map(({ mask }) => sum(Array.from(mask)))),
-    truncated: rows.filter(({ truncated }) => truncated).length,
+    rows: rows.count,
+    tokens: ids.length,
+    trainedTokens: mask.reduce((sum, counted) => sum + counted, 0),
+    truncated: truncated.reduce((sum, cut) => sum + cut, 0),
     longest: lengths.reduce((longest, length) => Math.max(longest, length), 0),
     lengths: histogram(lengths),
   };
@@ -99,12 +122,7 @@ function tokenReport(rows: readonly TokenizedRow[]): TokenReport {
 
 const pick = (row: Row, columns: readonly string[]): Row => Object.fromEntries(columns.map((column) => [column, row[column]]));
 
-async function readRows(context: StageContext, ref: ArtifactRef): Promise<Row[]> {
-  const text = (await context.store.getBytes(ref)).toString('utf8');
-  return text.split('\n').filter((line) => line !== '').map((line) => JSON.parse(line) as Row);
-}
-
-async function storeTokens(context: StageContext, split: Split, rows: readonly TokenizedRow[]): Promise<ArtifactRef> {
+async function storeTokens(context: StageContext, split: Split, { rows }: Tokenized): Promise<ArtifactRef> {
   const path = join(context.workDirectory, `${split}.safetensors`);
   await writeTokenFile(path, rows);
   return context.store.putFile(path, 'application/octet-stream');

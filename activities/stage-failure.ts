@@ -13,6 +13,7 @@ const inputPaths: Record<string, string> = {
   ),
   chat_template: 'format.template',
   bad_template: 'format.template',
+  too_many_tokens: 'dataset.sample',
 };
 
 /** Faults of the program are retried this many times in all, in case they are not. */

@@ -2,10 +2,10 @@ import { hash } from 'node:crypto';
 import { createWriteStream, readSync, type WriteStream } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { once } from 'node:events';
+import { GrowingArray } from '../../engine/data/growing-array.js';
 import { questionOf } from '../../engine/data/splits.js';
 import type { Row } from '../../engine/data/template.js';
 import type { Digests } from './digest-set.js';
-import { GrowingArray } from './growing-array.js';
 
 /** Rows that are read back at once, in the order of the file, whatever order they are asked for in. */
 const window = 2048;

@@ -5,12 +5,7 @@
 import { FormatError } from '../formats/format-error.js';
 import { readSafetensors, writeSafetensors, type SafetensorsTensor } from '../formats/safetensors.js';
 import type { TokenRows } from './batches.js';
-
-/** One row on its way into a token file; `mask` as in `TokenRows`. */
-export interface TokenRow {
-  ids: Int32Array;
-  mask: Uint8Array;
-}
+import type { TokenTable } from './token-table.js';
 
 interface Vectors {
   I32: Int32Array;
@@ -18,15 +13,8 @@ interface Vectors {
 }
 
 /** Writes rows whole or not at all; the same rows give the same bytes. */
-export async function writeTokenFile(path: string, rows: readonly TokenRow[]): Promise<void> {
-  const offsets = new Int32Array(rows.length + 1);
-  rows.forEach(({ ids }, row) => (offsets[row + 1] = offsets[row] + ids.length));
-  const ids = new Int32Array(offsets[rows.length]);
-  const mask = new Uint8Array(offsets[rows.length]);
-  rows.forEach((row, number) => {
-    ids.set(row.ids, offsets[number]);
-    mask.set(row.mask, offsets[number]);
-  });
+export async function writeTokenFile(path: string, rows: TokenTable): Promise<void> {
+  const { ids, mask, offsets } = rows.flat();
   await writeSafetensors(path, new Map<string, SafetensorsTensor>([
     ['input_ids', { dtype: 'I32', shape: [ids.length], data: ids }],
     ['loss_mask', { dtype: 'U8', shape: [mask.length], data: mask }],

@@ -1,7 +1,8 @@
 import { EngineError } from '../errors.js';
 import type { Tokenizer } from '../formats/tokenizer.js';
+import { GrowingArray } from './growing-array.js';
 import type { Example } from './template.js';
-import type { TokenRow } from './token-file.js';
+import { TokenTable } from './token-table.js';
 
 const ROWS_AT_ONCE = 512;
 
@@ -16,8 +17,17 @@ export interface TokenizeOptions {
   onProgress?: (done: number) => void;
 }
 
-export interface TokenizedRow extends TokenRow {
-  /** Tokens of the prompt, before truncation. */
+/** A split's rows as tokens. */
+export interface TokenizedRows {
+  rows: TokenTable;
+  /** Of each row: tokens of its prompt before truncation, and whether it was truncated (1). */
+  promptTokens: Uint32Array;
+  truncated: Uint8Array;
+}
+
+interface TokenizedRow {
+  ids: Int32Array;
+  mask: Uint8Array;
   promptTokens: number;
   truncated: boolean;
 }
@@ -38,14 +48,31 @@ export const encodePrompts = (tokenizer: Encoder, prompts: string[]): Promise<nu
  *
  * @throws EngineError `no_trainable_token` naming the rows (from 1) that are left without a token to train
  */
-export async function tokenizeExamples(tokenizer: Encoder, examples: readonly Example[], options: TokenizeOptions): Promise<TokenizedRow[]> {
-  const rows: TokenizedRow[] = [];
-  while (rows.length < examples.length) {
-    rows.push(...(await tokenizeSome(tokenizer, examples.slice(rows.length, rows.length + ROWS_AT_ONCE), options)));
-    options.onProgress?.(rows.length);
+export async function tokenizeExamples(tokenizer: Encoder, examples: Iterable<Example> | AsyncIterable<Example>, options: TokenizeOptions): Promise<TokenizedRows> {
+  const rows = new TokenTable();
+  const promptTokens = new GrowingArray(Uint32Array);
+  const truncated = new GrowingArray(Uint8Array);
+  const untrainable: number[] = [];
+  const add = async (some: readonly Example[]): Promise<void> => {
+    for (const row of await tokenizeSome(tokenizer, some, options)) {
+      if (!row.mask.includes(1)) untrainable.push(rows.count);
+      rows.push(row);
+      promptTokens.push(row.promptTokens);
+      truncated.push(row.truncated ? 1 : 0);
+    }
+    options.onProgress?.(rows.count);
+  };
+
+  let waiting: Example[] = [];
+  for await (const example of examples) {
+    waiting.push(example);
+    if (waiting.length < ROWS_AT_ONCE) continue;
+    await add(waiting);
+    waiting = [];
   }
-  refuseUntrainable(rows, options.maxLength);
-  return rows;
+  if (waiting.length > 0) await add(waiting);
+  refuseUntrainable(untrainable, promptTokens.values, options.maxLength);
+  return { rows, promptTokens: promptTokens.values, truncated: truncated.values };
 }
 
 async function tokenizeSome(tokenizer: Encoder, examples: readonly Example[], { maxLength, loss, eos }: TokenizeOptions): Promise<TokenizedRow[]> {
@@ -67,10 +94,9 @@ async function tokenizeSome(tokenizer: Encoder, examples: readonly Example[], { 
 
 const startsWith = (ids: readonly number[], start: readonly number[]): boolean => start.every((id, i) => ids[i] === id);
 
-function refuseUntrainable(rows: readonly TokenizedRow[], maxLength: number): void {
-  const untrainable = rows.flatMap(({ mask }, row) => (mask.includes(1) ? [] : [row]));
+function refuseUntrainable(untrainable: readonly number[], promptTokens: Uint32Array, maxLength: number): void {
   if (untrainable.length === 0) return;
-  const shown = untrainable.slice(0, 5).map((row) => `row ${row + 1} (prompt of ${rows[row].promptTokens} tokens)`).join(', ');
+  const shown = untrainable.slice(0, 5).map((row) => `row ${row + 1} (prompt of ${promptTokens[row]} tokens)`).join(', ');
   const more = untrainable.length > 5 ? ` and ${untrainable.length - 5} more` : '';
   throw new EngineError(
     'invalidInput', 'no_trainable_token',

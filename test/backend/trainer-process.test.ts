@@ -4,6 +4,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import type { EvaluationPrompt, ModelRef } from '../../contracts/stages.js';
 import type { TrainerResult } from '../../contracts/trainer-messages.js';
 import { writeTokenFile } from '../../engine/data/token-file.js';
+import { TokenTable } from '../../engine/data/token-table.js';
 import { openModel } from '../../engine/formats/open-model.js';
 import { peftTensorName, readPeftAdapter } from '../../engine/formats/peft-adapter.js';
 import { dequantizedSource } from '../../engine/model/dequantized-source.js';
@@ -34,7 +35,7 @@ beforeAll(async () => {
   await writeFile(join(modelDirectory, 'tokenizer_config.json'), JSON.stringify({ eos_token: '<|im_end|>', bos_token: '<|im_start|>' }));
   for (const [path, seed] of [[trainTokens, 1], [testTokens, 2]] as const) {
     const rows = randomRows(9, { vocabulary: 128, longest: 18, seed });
-    await writeTokenFile(path, Array.from({ length: rows.count }, (_, row) => ({ ids: rows.ids(row), mask: rows.mask(row) })));
+    await writeTokenFile(path, TokenTable.of(Array.from({ length: rows.count }, (_, row) => ({ ids: rows.ids(row), mask: rows.mask(row) }))));
   }
 });
 

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readTokenFile, writeTokenFile } from '../../engine/data/token-file.js';
+import { TokenTable } from '../../engine/data/token-table.js';
 import { writeSafetensors, type SafetensorsTensor } from '../../engine/formats/safetensors.js';
 
 let directory: string;
@@ -18,7 +19,7 @@ const rows = [
 describe('a token file', () => {
   it('gives back the rows it was written from', async () => {
     const path = join(directory, 'rows.safetensors');
-    await writeTokenFile(path, rows);
+    await writeTokenFile(path, TokenTable.of(rows));
     const read = await readTokenFile(path);
     expect(read.count).toBe(3);
     rows.forEach(({ ids, mask }, row) => {
@@ -29,14 +30,14 @@ describe('a token file', () => {
   });
 
   it('has the same bytes for the same rows', async () => {
-    await writeTokenFile(join(directory, 'a'), rows);
-    await writeTokenFile(join(directory, 'b'), rows);
+    await writeTokenFile(join(directory, 'a'), TokenTable.of(rows));
+    await writeTokenFile(join(directory, 'b'), TokenTable.of(rows));
     expect(await readFile(join(directory, 'a'))).toEqual(await readFile(join(directory, 'b')));
   });
 
   it('may hold no row', async () => {
     const path = join(directory, 'none.safetensors');
-    await writeTokenFile(path, []);
+    await writeTokenFile(path, new TokenTable());
     expect((await readTokenFile(path)).count).toBe(0);
   });
 });

@@ -16,8 +16,8 @@ const tokenizer = (addsBos = false) => ({
 const code = (text: string) => [...text].map((character) => character.charCodeAt(0));
 const options = { maxLength: 10, eos: true, loss: 'response' as const };
 const only = async (prompt: string, completion: string, change: Partial<{ maxLength: number; eos: boolean; loss: 'response' | 'all' }> = {}, addsBos = false) => {
-  const [row] = await tokenizeExamples(tokenizer(addsBos), [{ prompt, completion }], { ...options, ...change });
-  return { ...row, ids: [...row.ids], mask: [...row.mask] };
+  const { rows, promptTokens, truncated } = await tokenizeExamples(tokenizer(addsBos), [{ prompt, completion }], { ...options, ...change });
+  return { ids: [...rows.ids(0)], mask: [...rows.mask(0)], promptTokens: promptTokens[0], truncated: truncated[0] === 1 };
 };
 
 describe('tokenizeExamples', () => {
