@@ -14,7 +14,9 @@ import type { Tokenizer } from '../engine/formats/tokenizer.js';
 import { openStore } from '../store/open-store.js';
 import { datasetProblems } from './dataset-problems.js';
 import { modelProblems } from './model-problems.js';
+import { checkHub } from './publish-to-hub.js';
 import { locateDataset } from './sources/datasets.js';
+import { hubSettings } from './sources/hub/hub-settings.js';
 import { locateModel, type LocalModel } from './sources/models.js';
 import type { SourceProgress, SourceSettings } from './sources/source-settings.js';
 import { isBadSource } from './sources/source-uri.js';
@@ -52,6 +54,7 @@ export async function validate(input: unknown, settings: SourceSettings, progres
     attempt('model.uri', () => locateModel(config.model.uri, settings)),
     attempt('dataset.uri', () => locateDataset(config.dataset, settings)),
     attempt('publish.uri', () => checkPublish(config, settings)),
+    attempt('publish.hub', async () => config.publish?.hub && checkHub(config.publish.hub, settings.hub ?? hubSettings())),
   ]);
 
   // A large download for an input that is refused anyway would be a waste; what is here already is looked at in any case.
