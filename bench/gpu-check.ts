@@ -1,4 +1,7 @@
-/** Compares every op on `cuda` with the composed kernels on `cpu`, and prints what differs. Exit code 1 when something does. */
+/**
+ * Compares every op on `cuda` with the composed kernels on `cpu`, and prints what differs. Exit code 1 when something does.
+ *   gpu-check [SEED] [PART OF A CASE'S NAME]
+ */
 import { selectBackend } from '../engine/tensor/backends.js';
 import { registerCudaBackend } from '../engine/cuda/register.js';
 import { poisonAllocations } from '../test/gpu/cases/poison.js';
@@ -11,8 +14,8 @@ registerCudaBackend();
 console.log((await selectBackend('cuda')).description);
 poisonAllocations();
 let failures = 0;
-const seed = Number(process.argv[2] ?? Date.now() % 2 ** 31);
-for (const one of [...genericCases, ...blockCases, ...linearCases]) {
+const seed = Number(process.argv[2] ?? Date.now() % 2 ** 31), part = process.argv[3] ?? '';
+for (const one of [...genericCases, ...blockCases, ...linearCases].filter(({ name }) => name.includes(part))) {
   const limit = one.tolerance ?? 1e-2;
   try {
     const error = await worstError(one, seed);

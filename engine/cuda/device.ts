@@ -7,6 +7,7 @@ import { CachingAllocator, type Block } from './memory.js';
 import { Nvrtc } from './nvrtc.js';
 import { prelude } from './prelude.cu.js';
 import type { CudaProgram, KernelArgument } from './program.js';
+import { TensorMaps } from './tensor-map.js';
 import { VirtualMemory } from './virtual-memory.js';
 
 export interface DeviceOptions {
@@ -37,6 +38,7 @@ export class CudaDevice {
   readonly stream: number;
   readonly driver: Driver;
   readonly cache = new DiskCache();
+  readonly tensorMaps: TensorMaps;
   /** Called in place of each launch, which it must make: for profiles. */
   onLaunch?: (name: string, launch: () => void) => void;
   /** Nothing is queued: memory is being measured, and addresses lead nowhere. */
@@ -52,11 +54,18 @@ export class CudaDevice {
   private readonly arguments = Buffer.alloc(ARGUMENT_BYTES);
   private readonly argumentView = new DataView(this.arguments.buffer, this.arguments.byteOffset, ARGUMENT_BYTES);
   private readonly argumentSize = Buffer.alloc(8);
+  private readonly argumentsAddress: bigint;
+  /** Of the arguments packed last, in order. */
+  private readonly offsets: number[] = [];
+  /** Their addresses, for cuLaunchKernel's `kernelParams`. */
+  private readonly places = new BigUint64Array(ARGUMENT_BYTES / 4);
+  private readonly placesAddress: number;
   private readonly extra = Buffer.alloc(40);
   private readonly extraAddress: number;
 
   constructor(private readonly options: DeviceOptions = {}) {
     const driver = (this.driver = new Driver(options.libraries));
+    this.tensorMaps = new TensorMaps(driver);
     const out = new OutValue();
     driver.call('int cuDeviceGetCount(_Out_ void *)')(out.buffer);
     const ordinal = options.ordinal ?? 0;
@@ -130,6 +139,8 @@ export class CudaDevice {
     this.extra.writeBigUInt64LE(koffi.address(this.argumentSize), 24);
     this.extra.writeBigUInt64LE(0n, 32);
     this.extraAddress = Number(koffi.address(this.extra));
+    this.placesAddress = Number(koffi.address(this.places));
+    this.argumentsAddress = BigInt(koffi.address(this.arguments));
   }
 
   get nvrtc(): Nvrtc {
@@ -154,8 +165,12 @@ export class CudaDevice {
     const kernel = this.prepare(program);
     const sharedBytes = program.sharedBytes ?? 0;
     this.around(program.key, () => {
+      // Where a tensor map lies among the parameters is known to the driver alone: then it takes each argument by its address.
+      const byAddress = args.some((argument) => typeof argument === 'object' && 'tensorMap' in argument);
       this.argumentSize.writeUInt32LE(this.pack(args), 0);
-      this.calls.launch(kernel.function, gridX, gridY, gridZ, program.block[0], program.block[1], program.block[2], sharedBytes, this.stream, 0, this.extraAddress);
+      if (byAddress) for (const [i, offset] of this.offsets.entries()) this.places[i] = this.argumentsAddress + BigInt(offset);
+      const [each, packed] = byAddress ? [this.placesAddress, 0] : [0, this.extraAddress];
+      this.calls.launch(kernel.function, gridX, gridY, gridZ, program.block[0], program.block[1], program.block[2], sharedBytes, this.stream, each, packed);
     });
     this.launches++;
   }
@@ -258,23 +273,26 @@ export class CudaDevice {
   private pack(args: readonly KernelArgument[]): number {
     const view = this.argumentView;
     let offset = 0;
+    this.offsets.length = 0;
     for (const argument of args) {
+      const size = typeof argument === 'number' || 'f32' in argument || 'u32' in argument ? 4 : 'tensorMap' in argument ? argument.tensorMap.byteLength : 8;
+      const alignment = Math.min(size, 64);
+      offset = (offset + alignment - 1) & -alignment;
+      this.offsets.push(offset);
       if (typeof argument === 'number') {
         view.setInt32(offset, argument, true);
-        offset += 4;
+      } else if ('tensorMap' in argument) {
+        this.arguments.set(argument.tensorMap, offset);
       } else if ('pointer' in argument || 'i64' in argument) {
         const value = 'pointer' in argument ? argument.pointer : argument.i64;
-        offset = (offset + 7) & ~7;
         view.setUint32(offset, value % 0x100000000, true);
         view.setUint32(offset + 4, Math.floor(value / 0x100000000), true);
-        offset += 8;
       } else if ('f32' in argument) {
         view.setFloat32(offset, argument.f32, true);
-        offset += 4;
       } else {
         view.setUint32(offset, argument.u32, true);
-        offset += 4;
       }
+      offset += size;
     }
     return offset;
   }

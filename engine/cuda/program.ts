@@ -12,10 +12,12 @@ export interface CudaProgram {
   block: readonly [number, number, number];
   /** Bytes of dynamic shared memory. @default 0 */
   sharedBytes?: number;
+  /** The one architecture whose own instructions it uses. @default any */
+  architecture?: string;
 }
 
-/** A kernel's argument: a number is an int, `pointer` a device address (0: null). */
-export type KernelArgument = number | { f32: number } | { i64: number } | { u32: number } | { pointer: number };
+/** A kernel's argument: a number is an int, `pointer` a device address (0: null), `tensorMap` as `TensorMaps` makes it. */
+export type KernelArgument = number | { f32: number } | { i64: number } | { u32: number } | { pointer: number } | { tensorMap: Uint8Array };
 
 /** How values lie in device memory. tfjs's `float32` may be `f32` or `bf16`; `int32` is `i32`; `bool` is `u8`. */
 export type Format = 'f32' | 'bf16' | 'i32' | 'u8';

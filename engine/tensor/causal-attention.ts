@@ -35,7 +35,8 @@ export interface CausalAttentionGradInputs extends CausalAttentionInputs {
  * key head floor(h / (H / Hkv)).
  * @param q [B, T, H, D]
  * @param k, v [B, T, Hkv, D], H a multiple of Hkv
- * @param segments int32 [B, T]: positions with one number are one row; padding (0) is a row like any other, seen by no one else
+ * @param segments int32 [B, T]: neighbours with one number are one row, and no row has its number twice; padding (0) is seen by no row, and
+ *   its own output is finite and otherwise undefined
  * @param options.keptProbabilities above this many in all (B·H·T²), a backend that has no fused kernel goes through the batch row by
  *   row and computes them again in the backward pass @default 2^24 (64 MiB)
  * @param options.window a query sees the keys at most `window` - 1 positions before its own, as in transformers' sliding-window

@@ -1,9 +1,12 @@
 import type { CudaProgram, Format } from '../../engine/cuda/program.js';
 import { addGradientsProgram } from '../../engine/cuda/programs/add-gradients.cu.js';
 import { adamWProgram, gradientNormProgram, gradientSquaresProgram } from '../../engine/cuda/programs/adam-w.cu.js';
-import {
-  attentionDeltaProgram, attentionKeyGradientProgram, attentionProgram, attentionQueryGradientProgram, segmentBoundsProgram,
-} from '../../engine/cuda/programs/attention.cu.js';
+import { attentionDeltaProgram, attentionKeyGradientProgram, attentionQueryGradientProgram } from '../../engine/cuda/programs/attention-backward.cu.js';
+import { attentionBoundsProgram } from '../../engine/cuda/programs/attention-bounds.cu.js';
+import { attentionProgram } from '../../engine/cuda/programs/attention-forward.cu.js';
+import { attentionWgmmaProgram } from '../../engine/cuda/programs/attention-wgmma-forward.cu.js';
+import { attentionWgmmaKeyGradientProgram } from '../../engine/cuda/programs/attention-wgmma-key-gradient.cu.js';
+import { attentionWgmmaQueryGradientProgram } from '../../engine/cuda/programs/attention-wgmma-query-gradient.cu.js';
 import { rmsNormGradProgram, rmsNormProgram, rotaryProgram, swiGluGradProgram, swiGluProgram } from '../../engine/cuda/programs/block-ops.cu.js';
 import { dequantizeInt8Program, dequantizeNf4Program } from '../../engine/cuda/programs/dequantize.cu.js';
 import { dropoutAddProgram, dropoutProgram } from '../../engine/cuda/programs/dropout.cu.js';
@@ -22,8 +25,9 @@ export function catalogue(): CudaProgram[] {
   const attention = [64, 80, 96, 100, 128].map((headSize) => ({ batch: 2, length: 300, heads: 4, kvHeads: 2, headSize }));
   const programs = [
     adamWProgram(3), gradientNormProgram(), gradientSquaresProgram(3), addGradientsProgram(3, true), addGradientsProgram(3, false),
-    segmentBoundsProgram(attention[0]),
+    attentionBoundsProgram(attention[0]),
     ...attention.flatMap((shape) => [attentionProgram(shape), attentionDeltaProgram(shape), attentionKeyGradientProgram(shape), attentionQueryGradientProgram(shape)]),
+    ...attention.flatMap((shape) => [attentionWgmmaProgram, attentionWgmmaQueryGradientProgram, attentionWgmmaKeyGradientProgram].map((program) => program(shape, 132))),
     ...[576, 8192, 33].flatMap((columns) => [rmsNormProgram('bf16', 'f32', 2, columns), rmsNormGradProgram('bf16', 'bf16', 'f32', 2, columns)]), rmsNormProgram('f32', 'f32', 2, 3200), rmsNormGradProgram('f32', 'f32', 'f32', 2, 3200),
     rotaryProgram('bf16', 64, 32), rotaryProgram('f32', 66, 33), swiGluProgram('bf16', 'bf16', 'bf16', 99), swiGluProgram('f32', 'f32', 'f32', 99),
     swiGluGradProgram('bf16', 'bf16', 'bf16', 99), swiGluGradProgram('f32', 'f32', 'f32', 99),

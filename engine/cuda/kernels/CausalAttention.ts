@@ -1,50 +1,45 @@
 import {
-  CausalAttention, CausalAttentionGrad, type CausalAttentionGradInputs, type CausalAttentionInputs,
+  CausalAttention, CausalAttentionGrad, type CausalAttentionAttrs, type CausalAttentionGradInputs, type CausalAttentionInputs,
 } from '../../tensor/causal-attention.js';
+import { attentionKernels } from '../attention.js';
 import { cudaKernel, type CudaBackend } from '../backend.js';
 import { CudaError } from '../cuda-error.js';
-import {
-  attentionDeltaProgram, attentionKeyGradientProgram, attentionProgram, attentionQueryGradientProgram, MAX_HEAD_SIZE, segmentBoundsProgram, type AttentionShape,
-} from '../programs/attention.cu.js';
+import { attentionBoundsProgram } from '../programs/attention-bounds.cu.js';
+import { MAX_HEAD_SIZE, stateLength, type AttentionShape } from '../programs/attention-shape.js';
 
-/** Out in bf16; state: the base-2 log-sum-exp of each row's scaled scores, [B,H,T]. */
-export const causalAttentionKernel = cudaKernel<CausalAttentionInputs>(CausalAttention, ({ inputs: { q, k, v, segments }, backend }) => {
+/** Out in bf16; state: the base-2 log-sum-exp of each row's scaled scores, [B,H,stateLength]. */
+export const causalAttentionKernel = cudaKernel<CausalAttentionInputs, CausalAttentionAttrs>(CausalAttention, ({ inputs: { q, k, v, segments }, attrs: { window }, backend }) => {
   const shape = shapeOf(q.shape, k.shape);
-  const { batch, length, heads, kvHeads, headSize } = shape;
   const out = backend.make(q.shape, 'float32', 'bf16', "attention's output");
-  const state = backend.make([batch, heads, length], 'float32', 'f32', "attention's log-sums");
-  backend.with('bf16', [q, k, v], (q, k, v) =>
-    backend.launch(attentionProgram(shape), [
-      backend.pointer(out), backend.pointer(state), backend.pointer(q), backend.pointer(k), backend.pointer(v),
-      backend.pointer(segments), bounds(backend, segments, shape), length, heads, kvHeads, { f32: 1 / Math.sqrt(headSize) },
-    ]));
+  const state = backend.make([shape.batch, shape.heads, stateLength(shape.length)], 'float32', 'f32', "attention's log-sums");
+  const bounds = boundsOf(backend, segments, shape, window);
+  backend.with('bf16', [q, k, v], (...operands) => {
+    const [q, k, v] = operands.map((operand) => backend.address(operand));
+    attentionKernels(backend.device).forward(shape, { q, k, v, out: backend.address(out), logSum: backend.address(state), bounds });
+  });
   return [out, state];
 });
 
-export const causalAttentionGradKernel = cudaKernel<CausalAttentionGradInputs>(CausalAttentionGrad, ({ inputs: { dy, out, q, k, v, segments, state }, backend }) => {
+export const causalAttentionGradKernel = cudaKernel<CausalAttentionGradInputs, CausalAttentionAttrs>(CausalAttentionGrad, ({ inputs: { dy, out, q, k, v, segments, state }, attrs: { window }, backend }) => {
   const shape = shapeOf(q.shape, k.shape);
-  const { batch, length, heads, kvHeads, headSize } = shape;
-  const [dq, dk, dv] = [q, k, v].map((info) => backend.make(info.shape, 'float32', 'bf16', "attention's gradient"));
-  const rows = batch * heads * length;
-  const scale = { f32: 1 / Math.sqrt(headSize) };
-  backend.with('bf16', [dy, out, q, k, v], (dy, out, q, k, v) =>
-    backend.scratch(4 * rows, "attention's row products", (delta) => {
-      backend.launch(attentionDeltaProgram(shape), [{ pointer: delta }, backend.pointer(out), backend.pointer(dy), length, heads, { i64: rows }]);
-      const operands = [
-        backend.pointer(dy), backend.pointer(q), backend.pointer(k), backend.pointer(v), backend.pointer(state), { pointer: delta },
-        backend.pointer(segments), bounds(backend, segments, shape), length, heads, kvHeads,
-      ];
-      backend.launch(attentionQueryGradientProgram(shape), [backend.pointer(dq), ...operands, scale]);
-      backend.launch(attentionKeyGradientProgram(shape), [backend.pointer(dk), backend.pointer(dv), ...operands, batch, scale]);
+  const gradients = [q, k, v].map((info) => backend.make(info.shape, 'float32', 'bf16', "attention's gradient"));
+  const bounds = boundsOf(backend, segments, shape, window);
+  backend.with('bf16', [dy, out, q, k, v], (...infos) =>
+    backend.scratch(4 * shape.batch * shape.heads * stateLength(shape.length), "attention's row products", (delta) => {
+      const [dOut, out, q, k, v] = infos.map((info) => backend.address(info));
+      const [dq, dk, dv] = gradients.map((info) => backend.address(info));
+      const operands = { dOut, out, q, k, v, logSum: backend.address(state), bounds, dq, dk, dv, delta };
+      const kernels = attentionKernels(backend.device);
+      kernels.queryGradient(shape, operands);
+      kernels.keyGradient(shape, operands);
     }));
-  return [dq, dk, dv];
+  return gradients;
 });
 
-/** First and last position of each position's segment: the same for all layers of a step, so kept with the segments. */
-function bounds(backend: CudaBackend, segments: CausalAttentionInputs['segments'], { batch, length }: AttentionShape): { pointer: number } {
-  const block = backend.companion(segments, "segments' bounds", 8 * batch * length, ({ address }) =>
-    backend.launch(segmentBoundsProgram({ batch, length }), [{ pointer: address }, backend.pointer(segments), length, batch]));
-  return { pointer: block.address };
+/** What each position sees: the same for all layers of a step with one window, so kept with the segments. */
+function boundsOf(backend: CudaBackend, segments: CausalAttentionInputs['segments'], { batch, length }: AttentionShape, window = length): number {
+  return backend.companion(segments, `segments' bounds, window ${window}`, 8 * batch * length, ({ address }) =>
+    backend.launch(attentionBoundsProgram({ batch }), [{ pointer: address }, backend.pointer(segments), length, batch, window])).address;
 }
 
 function shapeOf([batch, length, heads, headSize]: number[], key: number[]): AttentionShape {

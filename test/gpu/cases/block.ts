@@ -1,16 +1,18 @@
-import { tensor2d, type Tensor, type Tensor1D, type Tensor2D, type Tensor3D, type Tensor4D } from '@tensorflow/tfjs-core';
+import { cast, mul, notEqual, reshape, tensor2d, type Tensor, type Tensor1D, type Tensor2D, type Tensor3D, type Tensor4D } from '@tensorflow/tfjs-core';
 import { causalAttention } from '../../../engine/tensor/causal-attention.js';
 import { dropoutMask } from '../../../engine/tensor/dropout-mask.js';
 import { embedding } from '../../../engine/tensor/embedding.js';
 import { freezeWeight, type BaseDtype } from '../../../engine/tensor/frozen-weight.js';
-import { rmsNorm } from '../../../engine/tensor/rms-norm.js';
+import { rmsNorm, rmsNormBeside } from '../../../engine/tensor/rms-norm.js';
 import { rotaryEmbedding } from '../../../engine/tensor/rotary-embedding.js';
 import { swiGlu } from '../../../engine/tensor/swi-glu.js';
 import { withGradients, type GpuCase, type Random } from './compare.js';
 
 const attentionShapes = [
-  // [B, T, H, Hkv, D]
-  [2, 70, 4, 2, 64], [1, 130, 2, 1, 80], [1, 65, 3, 3, 96], [2, 129, 4, 4, 100], [1, 200, 4, 2, 128], [2, 1, 2, 2, 64], [1, 64, 6, 2, 64],
+  // [B, T, H, Hkv, D, window]
+  [2, 70, 4, 2, 64], [1, 130, 2, 1, 80], [1, 65, 4, 4, 96], [2, 129, 4, 4, 100], [1, 200, 4, 2, 128], [2, 1, 2, 2, 64], [1, 64, 6, 2, 64],
+  [2, 7, 4, 2, 100], [1, 63, 2, 2, 100], [1, 257, 2, 1, 100], [1, 150, 2, 2, 100, 20], [1, 90, 4, 2, 64, 1],
+  [1, 70, 3, 3, 66], // rows that no copy engine takes
 ];
 
 /** Contiguous rows of random length, many of length 1, then padding. */
@@ -29,13 +31,16 @@ function packedSegments(random: Random, [batch, length]: number[]): Tensor2D {
 }
 
 export const blockCases: GpuCase[] = [
-  ...attentionShapes.map(([batch, length, heads, kvHeads, size]): GpuCase => ({
-    name: `causalAttention B${batch} T${length} H${heads}/${kvHeads} D${size}, packed`,
+  ...attentionShapes.map(([batch, length, heads, kvHeads, size, window]): GpuCase => ({
+    name: `causalAttention B${batch} T${length} H${heads}/${kvHeads} D${size}, packed${window ? `, a window of ${window}` : ''}`,
     tolerance: 2e-2,
     run: (random) => {
       const segments = packedSegments(random, [batch, length]);
+      // What padding gives is nobody's: it is finite, and that is all.
+      const rows = reshape(cast(notEqual(segments, 0), 'float32'), [batch, length, 1, 1]);
       const inputs = [random.tensor([batch, length, heads, size], 2), random.tensor([batch, length, kvHeads, size], 2), random.tensor([batch, length, kvHeads, size])];
-      return withGradients(random, inputs, (q, k, v) => causalAttention(q as Tensor4D, k as Tensor4D, v as Tensor4D, segments));
+      return withGradients(random, inputs, (q, k, v) =>
+        mul(causalAttention(q as Tensor4D, k as Tensor4D, v as Tensor4D, segments, { window }), rows));
     },
   })),
   ...[[3, 64], [5, 33], [2, 3200], [1, 8], [300, 576]].map(([rows, columns]): GpuCase => ({
@@ -44,6 +49,14 @@ export const blockCases: GpuCase[] = [
     run: (random) => {
       const weight = random.tensor<Tensor1D>([columns]);
       return withGradients(random, [random.tensor([rows, columns])], (x) => rmsNorm(x, weight, 1e-5));
+    },
+  })),
+  ...[[3, 64], [5, 33], [300, 576]].map((shape): GpuCase => ({
+    name: `rmsNormBeside [${shape}]`,
+    tolerance: 1e-5,
+    run: (random) => {
+      const weight = random.tensor<Tensor1D>([shape[1]]);
+      return withGradients(random, [random.tensor(shape)], (x) => concat(rmsNormBeside(x as Tensor2D, weight, 1e-5), 0));
     },
   })),
   {

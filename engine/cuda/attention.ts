@@ -1,0 +1,109 @@
+import type { CudaDevice } from './device.js';
+import type { KernelArgument } from './program.js';
+import { attentionDeltaProgram, attentionKeyGradientProgram, attentionQueryGradientProgram } from './programs/attention-backward.cu.js';
+import { attentionProgram } from './programs/attention-forward.cu.js';
+import { stateLength, type AttentionShape } from './programs/attention-shape.js';
+import { attentionWgmmaProgram } from './programs/attention-wgmma-forward.cu.js';
+import { attentionWgmmaKeyGradientProgram } from './programs/attention-wgmma-key-gradient.cu.js';
+import { attentionWgmmaQueryGradientProgram } from './programs/attention-wgmma-query-gradient.cu.js';
+import { boxColumns, sectionHeads, type WgmmaTiles } from './programs/attention-wgmma.cu.js';
+
+/** Device addresses; matrices are bf16. */
+export interface AttentionOperands {
+  /** [B,T,H,D] */
+  q: number;
+  /** [B,T,Hkv,D] */
+  k: number;
+  v: number;
+  /** [B,T,H,D] */
+  out: number;
+  /** float32 [B,H,stateLength]: base-2 log-sum-exps of the scaled scores. */
+  logSum: number;
+  /** As `attentionBoundsProgram` makes them. */
+  bounds: number;
+}
+
+export interface AttentionGradientOperands extends AttentionOperands {
+  /** The gradient of `out`. */
+  dOut: number;
+  dq: number;
+  dk: number;
+  dv: number;
+  /** float32 [B,H,stateLength]; written by the query gradient, read by the key gradient. */
+  delta: number;
+}
+
+/** The kernels for one kind of card. The forward pass fills `out` and `logSum`; the query gradient comes before the key gradient. */
+export interface AttentionKernels {
+  forward(shape: AttentionShape, operands: AttentionOperands): void;
+  queryGradient(shape: AttentionShape, operands: AttentionGradientOperands): void;
+  keyGradient(shape: AttentionShape, operands: AttentionGradientOperands): void;
+}
+
+/** Tile sizes by pass. */
+export interface AttentionTiles {
+  forward: WgmmaTiles;
+  queryGradient: WgmmaTiles;
+  keyGradient: WgmmaTiles;
+}
+
+/** The kernels for this card and shape. */
+export const attentionKernels = (device: CudaDevice): AttentionKernels => portableAttention(device);
+
+export const portableAttention = (device: CudaDevice): AttentionKernels => ({
+  forward: (shape, { out, logSum, q, k, v, bounds }) =>
+    device.launch(attentionProgram(shape), [...pointers(out, logSum, q, k, v, bounds), ...sizes(shape)]),
+  queryGradient: (shape, { dq, dOut, out, q, k, v, logSum, delta, bounds }) => {
+    device.launch(attentionDeltaProgram(shape), [...pointers(delta, out, dOut), shape.length, stateLength(shape.length), shape.heads, { i64: shape.batch * shape.length * shape.heads }]);
+    device.launch(attentionQueryGradientProgram(shape), [...pointers(dq, dOut, q, k, v, logSum, delta, bounds), ...sizes(shape)]);
+  },
+  keyGradient: (shape, { dk, dv, dOut, q, k, v, logSum, delta, bounds }) =>
+    device.launch(attentionKeyGradientProgram(shape), [...pointers(dk, dv, dOut, q, k, v, logSum, delta, bounds), ...sizes(shape)]),
+});
+
+/** Needs compute capability 9.0 and `fitsCopyEngine`. */
+export const wgmmaAttention = (device: CudaDevice, tiles: AttentionTiles): AttentionKernels => {
+  /** Maps of tensors, each for whole chunks of columns and for the last. */
+  const maps = ({ batch, length, headSize }: AttentionShape, operands: { address: number; heads: number; rows: number }[]): KernelArgument[] => {
+    const columns = boxColumns(headSize);
+    return operands.flatMap(({ address, heads, rows }) =>
+      [columns[0], columns.at(-1)!].map((width) => device.tensorMaps.of({ address, depth: batch, rows: length, columns: heads * headSize }, { rows, columns: width })));
+  };
+  return {
+    forward: (shape, { out, logSum, q, k, v, bounds }) => {
+      const { heads, kvHeads } = shape;
+      const { streamed } = tiles.forward;
+      device.launch(attentionWgmmaProgram(shape, device.multiprocessors, tiles.forward), [
+        ...maps(shape, [{ address: q, heads, rows: 64 }, { address: k, heads: kvHeads, rows: streamed }, { address: v, heads: kvHeads, rows: streamed }]),
+        ...pointers(out, logSum, bounds), ...workSizes(shape),
+      ]);
+    },
+    queryGradient: (shape, { dq, delta, dOut, out, q, k, v, logSum, bounds }) => {
+      const { heads, kvHeads } = shape;
+      const { streamed } = tiles.queryGradient;
+      device.launch(attentionWgmmaQueryGradientProgram(shape, device.multiprocessors, tiles.queryGradient), [
+        ...maps(shape, [
+          { address: q, heads, rows: 64 }, { address: dOut, heads, rows: 64 }, { address: k, heads: kvHeads, rows: streamed }, { address: v, heads: kvHeads, rows: streamed },
+        ]),
+        ...pointers(dq, delta, out, logSum, bounds), ...workSizes(shape),
+      ]);
+    },
+    keyGradient: (shape, { dk, dv, dOut, q, k, v, logSum, delta, bounds }) => {
+      const { heads, kvHeads } = shape;
+      const { streamed } = tiles.keyGradient;
+      device.launch(attentionWgmmaKeyGradientProgram(shape, device.multiprocessors, tiles.keyGradient), [
+        ...maps(shape, [
+          { address: q, heads, rows: streamed }, { address: dOut, heads, rows: streamed }, { address: k, heads: kvHeads, rows: 64 }, { address: v, heads: kvHeads, rows: 64 },
+        ]),
+        ...pointers(dk, dv, logSum, delta, bounds), ...workSizes(shape),
+      ]);
+    },
+  };
+};
+
+const pointers = (...addresses: number[]): KernelArgument[] => addresses.map((pointer) => ({ pointer }));
+const scale = ({ headSize }: AttentionShape): KernelArgument => ({ f32: 1 / Math.sqrt(headSize) });
+const sizes = (shape: AttentionShape): KernelArgument[] => [shape.length, stateLength(shape.length), shape.heads, shape.kvHeads, shape.batch, scale(shape)];
+const workSizes = (shape: AttentionShape): KernelArgument[] => [
+  shape.length, stateLength(shape.length), shape.heads, shape.kvHeads, shape.batch, sectionHeads(shape), scale(shape),
+];

@@ -1,0 +1,196 @@
+/*
+ * The gradients to attention's keys and values on Hopper. A block owns 64 keys and values a computing warpgroup; tiles of queries, with
+ * their output's gradient, stream past them, for all query heads of the key head. The products are taken with keys as rows, so
+ * that weights and their gradients come out as the operand in registers of the two sums: four products a tile.
+ */
+import { ceilDiv, type CudaProgram } from '../program.js';
+import type { AttentionShape } from './attention-shape.js';
+import { outputColumns, tilesKey, wgmmaBlock, wgmmaCommon, wgmmaGrid, wgmmaSharedBytes, type WgmmaTiles } from './attention-wgmma.cu.js';
+
+export const keyGradientTiles = (headSize: number): WgmmaTiles => ({ groups: 2, streamed: headSize > 112 ? 48 : 64, stages: 2, buffers: 2 });
+
+/**
+ * dk and dv [B,T,Hkv,D].
+ * Args: maps of q (whole, last), dOut, k, v; dk, dv, logSum, delta, bounds, length, stateLength, heads, kvHeads, batches, section, scale.
+ */
+export const attentionWgmmaKeyGradientProgram = (
+  { batch, length, kvHeads, headSize }: AttentionShape, multiprocessors: number, tiles = keyGradientTiles(headSize),
+): CudaProgram => ({
+  key: `attention_wgmma_dkv_${headSize}_${tilesKey(tiles)}`,
+  entry: 'attention_wgmma_dkv',
+  grid: wgmmaGrid(ceilDiv(length, tiles.groups * 64) * kvHeads * batch, multiprocessors),
+  block: wgmmaBlock(tiles),
+  sharedBytes: wgmmaSharedBytes(headSize, tiles, 2, 2),
+  architecture: 'sm_90a',
+  source: () => wgmmaCommon(headSize, tiles, [tiles.streamed, outputColumns(headSize)]) + /* cuda */ `
+constexpr int BQ = STREAMED;
+/** Query tiles from first on, of each head, that see some key of a tile. */
+__device__ __forceinline__ int lastQuery(const int* ends, int first, int length) {
+  int highest = -1;
+  for (int i = threadIdx.x & 31; i < ROWS; i += 32) if (first + i < length) highest = max(highest, ends[first + i]);
+  return __reduce_max_sync(0xffffffffu, highest);
+}
+extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma_dkv(
+    const __grid_constant__ TensorMap qWhole, const __grid_constant__ TensorMap qLast, const __grid_constant__ TensorMap oWhole,
+    const __grid_constant__ TensorMap oLast, const __grid_constant__ TensorMap kWhole, const __grid_constant__ TensorMap kLast,
+    const __grid_constant__ TensorMap vWhole, const __grid_constant__ TensorMap vLast, bf16* dk, bf16* dv,
+    const float* logSum, const float* delta, const int* bounds, int length, int stateLength, int heads, int kvHeads, int batches, int section, float scale) {
+  extern __shared__ unsigned char raw[];
+  __shared__ __align__(8) u64 barriers[2 * OWN + 4 * STAGES];
+  __shared__ __align__(16) float logs[STAGES * BQ], deltas[STAGES * BQ];
+  u32 sK = (sharedAddress(raw) + 1023) & ~1023u, sV = sK + OWN * sharedBytes(ROWS), sQ = sV + OWN * sharedBytes(ROWS), sO = sQ + STAGES * sharedBytes(BQ);
+  unsigned char* tiles = raw + (sK - sharedAddress(raw));
+  u32 fullK = sharedAddress(barriers), emptyK = fullK + 8 * OWN, fullQ = emptyK + 8 * OWN, emptyQ = fullQ + 8 * STAGES, fullO = emptyQ + 8 * STAGES, emptyO = fullO + 8 * STAGES;
+  int group = threadIdx.x >> 7, lane = threadIdx.x & 31, count = (length + ROWS - 1) / ROWS, pieces = count * kvHeads * batches, headsEach = heads / kvHeads;
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < OWN; i++) { barrierInit(fullK + 8 * i, 1); barrierInit(emptyK + 8 * i, GROUPS * 4); }
+    for (int i = 0; i < STAGES; i++) { barrierInit(fullQ + 8 * i, 1); barrierInit(fullO + 8 * i, 1); barrierInit(emptyQ + 8 * i, GROUPS * 4); barrierInit(emptyO + 8 * i, GROUPS * 4); }
+    fenceBarriers();
+  }
+  __syncthreads();
+  Ring<OWN> own;
+  Ring<STAGES> ring;
+
+  if (group == 0) {
+    fewerRegisters<COPY_REGISTERS>();
+    for (int piece = blockIdx.x; threadIdx.x < 32 && piece < pieces; piece += gridDim.x) {
+      Work work = findWork(piece, count, kvHeads, batches, section);
+      int first = work.tile * ROWS, highest = lastQuery(bounds + ((i64)batches + work.batch) * length, first, length);
+      if (highest < first) continue;
+      if (lane == 0) {
+        waitEmpty(emptyK, own);
+        expectBytes(fullK + 8 * own.at, 2 * copiedBytes(ROWS));
+        for (int i = 0; i < GROUPS; i++) {
+          u32 at = own.at * sharedBytes(ROWS) + i * sharedBytes(64);
+          copyTile(sK + at, 64, &kWhole, &kLast, fullK + 8 * own.at, work.head, first + i * 64, work.batch);
+          copyTile(sV + at, 64, &vWhole, &vLast, fullK + 8 * own.at, work.head, first + i * 64, work.batch);
+        }
+        for (int head = work.head * headsEach; head < (work.head + 1) * headsEach; head++) {
+          i64 stateAt = ((i64)work.batch * heads + head) * stateLength;
+          for (int row = first; row <= highest; row += BQ) {
+            waitEmpty(emptyQ, ring);
+            expectBytes(fullQ + 8 * ring.at, copiedBytes(BQ) + BQ * 4);
+            copyTile(sQ + ring.at * sharedBytes(BQ), BQ, &qWhole, &qLast, fullQ + 8 * ring.at, head, row, work.batch);
+            copyBytes(sharedAddress(logs + ring.at * BQ), logSum + stateAt + row, BQ * 4, fullQ + 8 * ring.at);
+            waitEmpty(emptyO, ring);
+            expectBytes(fullO + 8 * ring.at, copiedBytes(BQ) + BQ * 4);
+            copyTile(sO + ring.at * sharedBytes(BQ), BQ, &oWhole, &oLast, fullO + 8 * ring.at, head, row, work.batch);
+            copyBytes(sharedAddress(deltas + ring.at * BQ), delta + stateAt + row, BQ * 4, fullO + 8 * ring.at);
+            ring.next();
+          }
+        }
+        own.next();
+      }
+      __syncwarp();
+    }
+  } else {
+    moreRegisters<COMPUTE_REGISTERS>();
+    int thread = threadIdx.x & 127, warp = thread >> 5, g = lane >> 2, t = lane & 3;
+    float dK[DN / 2], dV[DN / 2], s[BQ / 2], p[BQ / 2], scaleLog2 = scale * LOG2E;
+    u32 a[BQ / 4], b[BQ / 4];
+    beginTurns(group);
+    for (int piece = blockIdx.x; piece < pieces; piece += gridDim.x) {
+      // The longest tiles first: with causal masking the first keys have the most queries.
+      Work work = findWork(piece, count, kvHeads, batches, section);
+      int first = work.tile * ROWS, groupRow = first + (group - 1) * 64, warpRow = groupRow + warp * 16;
+      const int* ends = bounds + ((i64)batches + work.batch) * length;
+      int highest = lastQuery(ends, first, length);
+      i64 at = (((i64)work.batch * length + groupRow) * kvHeads + work.head) * D, rowStride = (i64)kvHeads * D;
+      if (highest < first) {
+        clearRows(dk + at, rowStride, length - groupRow, warp);
+        clearRows(dv + at, rowStride, length - groupRow, warp);
+        continue;
+      }
+      int key[2], lowest = SEES_NOTHING;
+      u32 seen[2]; // queries that see a key: key … key + seen - 1
+      #pragma unroll
+      for (int h = 0; h < 2; h++) {
+        key[h] = warpRow + g + 8 * h;
+        int end = key[h] < length ? ends[key[h]] : -1;
+        seen[h] = end < key[h] ? 0 : end - key[h] + 1;
+        lowest = min(lowest, end);
+      }
+      lowest = __reduce_min_sync(0xffffffffu, lowest);
+      #pragma unroll
+      for (int i = 0; i < DN / 2; i++) { dK[i] = 0.f; dV[i] = 0.f; }
+
+      int shift = shiftOf(work.head);
+      u32 tileAt = own.at * sharedBytes(ROWS) + (group - 1) * sharedBytes(64);
+      unsigned char* kTile = tiles + tileAt;
+      unsigned char* vTile = kTile + OWN * sharedBytes(ROWS);
+      waitFull(fullK, own);
+      if (D < DP) { clearPadding(kTile, shift, thread); clearPadding(vTile, shift, thread); fenceAsync(); syncGroup(group, 128); }
+      u64 k = alongRows(sK + tileAt), v = alongRows(sV + tileAt);
+      int steps = ((highest - first) / BQ + 1) * headsEach, start = first, before = 0;
+      for (int i = 0; i < steps; i++) {
+        waitFull(fullQ, ring);
+        awaitTurn(group);
+        pin(s);
+        fenceProducts();
+        scoreProduct(s, k, alongRows(sQ + ring.at * sharedBytes(BQ)));
+        commitProducts();
+        waitProducts<1>(); // the sums of the tile before
+        if (i > 0 && lane == 0) { arrive(emptyQ + 8 * before); arrive(emptyO + 8 * before); }
+        waitFull(fullO, ring);
+        pin(p);
+        fenceProducts();
+        scoreProduct(p, v, alongRows(sO + ring.at * sharedBytes(BQ)));
+        commitProducts();
+        passTurn(group);
+        waitProducts<1>();
+        pin(s);
+        const float2* log = (const float2*)(logs + ring.at * BQ + 2 * t); // of columns 8j + 2t and the next: log[4 * j]
+        #pragma unroll
+        for (int j = 0; j < BQ / 2; j += 4) {
+          float2 x = log[j];
+          #pragma unroll
+          for (int e = 0; e < 4; e++) s[j + e] = exp2Fast(s[j + e] * scaleLog2 - (e & 1 ? x.y : x.x));
+        }
+        bool masked = start < warpRow + 15 || start + BQ - 1 > lowest; // some query does not see some key of the warp
+        if (masked) {
+          #pragma unroll
+          for (int j = 0; j < BQ / 2; j++) {
+            int h = j >> 1 & 1, query = start + (j >> 2) * 8 + 2 * t + (j & 1);
+            if ((u32)(query - key[h]) >= seen[h]) s[j] = 0.f;
+          }
+        }
+        waitProducts<0>();
+        pin(p);
+        const float2* row = (const float2*)(deltas + ring.at * BQ + 2 * t);
+        #pragma unroll
+        for (int j = 0; j < BQ / 2; j += 4) {
+          float2 x = row[j];
+          #pragma unroll
+          for (int e = 0; e < 4; e++) p[j + e] = s[j + e] * (p[j + e] - (e & 1 ? x.y : x.x));
+        }
+        if (masked) { // what lies beyond the last query is no number
+          #pragma unroll
+          for (int j = 0; j < BQ / 2; j++) if (s[j] == 0.f) p[j] = 0.f;
+        }
+        packRows(a, s);
+        packRows(b, p);
+        pin(dV); pin(dK);
+        fenceProducts();
+        sumProduct(dV, a, downRows<BQ>(sO + ring.at * sharedBytes(BQ)));
+        sumProduct(dK, b, downRows<BQ>(sQ + ring.at * sharedBytes(BQ)));
+        commitProducts();
+        before = ring.at;
+        ring.next();
+        start += BQ;
+        if (start > highest) start = first;
+      }
+      waitProducts<0>();
+      pin(dK); pin(dV);
+      if (lane == 0) { arrive(emptyQ + 8 * before); arrive(emptyO + 8 * before); }
+      syncGroup(group, 128); // nobody reads the keys and values any more
+      float scales[2] = { scale, scale }, ones[2] = { 1.f, 1.f };
+      storeRows(dk + at, rowStride, length - groupRow, kTile, dK, scales, shift, warp);
+      storeRows(dv + at, rowStride, length - groupRow, vTile, dV, ones, shift, warp);
+      fenceAsync();
+      __syncwarp();
+      if (lane == 0) arrive(emptyK + 8 * own.at);
+      own.next();
+    }
+  }
+}`,
+});

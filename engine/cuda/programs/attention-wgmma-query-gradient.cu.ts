@@ -1,0 +1,191 @@
+/*
+ * The gradient to attention's queries on Hopper. A block owns 64 queries a computing warpgroup, with their output's gradient; tiles of
+ * keys and values stream past them. Three products a tile: the scores, the gradient of the weights, and the sum into dq, which
+ * runs while the next tile's scores are begun. Also makes the row products dOut · out that the kernel for keys needs.
+ */
+import { ceilDiv, type CudaProgram } from '../program.js';
+import type { AttentionShape } from './attention-shape.js';
+import { keyTiles, outputColumns, tilesKey, wgmmaBlock, wgmmaCommon, wgmmaGrid, wgmmaSharedBytes, type WgmmaTiles } from './attention-wgmma.cu.js';
+
+export const queryGradientTiles = (): WgmmaTiles => ({ groups: 2, streamed: 96, stages: 2, buffers: 2 });
+
+/**
+ * dq [B,T,H,D] and delta [B,H,stateLength].
+ * Args: maps of q (whole, last), dOut, k, v; dq, delta, out, logSum, bounds, length, stateLength, heads, kvHeads, batches, section, scale.
+ */
+export const attentionWgmmaQueryGradientProgram = (
+  { batch, length, heads, headSize }: AttentionShape, multiprocessors: number, tiles = queryGradientTiles(),
+): CudaProgram => ({
+  key: `attention_wgmma_dq_${headSize}_${tilesKey(tiles)}`,
+  entry: 'attention_wgmma_dq',
+  grid: wgmmaGrid(ceilDiv(length, tiles.groups * 64) * heads * batch, multiprocessors),
+  block: wgmmaBlock(tiles),
+  sharedBytes: wgmmaSharedBytes(headSize, tiles, 2, 2),
+  architecture: 'sm_90a',
+  source: () => wgmmaCommon(headSize, tiles, [tiles.streamed, outputColumns(headSize)]) + keyTiles + /* cuda */ `
+constexpr int BN = STREAMED;
+extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma_dq(
+    const __grid_constant__ TensorMap qWhole, const __grid_constant__ TensorMap qLast, const __grid_constant__ TensorMap oWhole,
+    const __grid_constant__ TensorMap oLast, const __grid_constant__ TensorMap kWhole, const __grid_constant__ TensorMap kLast,
+    const __grid_constant__ TensorMap vWhole, const __grid_constant__ TensorMap vLast, bf16* dq, float* delta, const bf16* out,
+    const float* logSum, const int* bounds, int length, int stateLength, int heads, int kvHeads, int batches, int section, float scale) {
+  extern __shared__ unsigned char raw[];
+  __shared__ __align__(8) u64 barriers[2 * OWN + 4 * STAGES];
+  u32 sQ = (sharedAddress(raw) + 1023) & ~1023u, sO = sQ + OWN * sharedBytes(ROWS), sK = sO + OWN * sharedBytes(ROWS), sV = sK + STAGES * sharedBytes(BN);
+  unsigned char* tiles = raw + (sQ - sharedAddress(raw));
+  u32 fullQ = sharedAddress(barriers), emptyQ = fullQ + 8 * OWN, fullK = emptyQ + 8 * OWN, emptyK = fullK + 8 * STAGES, fullV = emptyK + 8 * STAGES, emptyV = fullV + 8 * STAGES;
+  int group = threadIdx.x >> 7, lane = threadIdx.x & 31, count = (length + ROWS - 1) / ROWS, pieces = count * heads * batches;
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < OWN; i++) { barrierInit(fullQ + 8 * i, 1); barrierInit(emptyQ + 8 * i, GROUPS * 4); }
+    for (int i = 0; i < STAGES; i++) { barrierInit(fullK + 8 * i, 1); barrierInit(fullV + 8 * i, 1); barrierInit(emptyK + 8 * i, GROUPS * 4); barrierInit(emptyV + 8 * i, GROUPS * 4); }
+    fenceBarriers();
+  }
+  __syncthreads();
+  Ring<OWN> own;
+  Ring<STAGES> ring;
+
+  if (group == 0) {
+    fewerRegisters<COPY_REGISTERS>();
+    for (int piece = blockIdx.x; threadIdx.x < 32 && piece < pieces; piece += gridDim.x) {
+      Work work = findWork(piece, count, heads, batches, section);
+      int first = (count - 1 - work.tile) * ROWS, kvHead = work.head / (heads / kvHeads);
+      KeyTiles range = keyTiles(bounds + (i64)work.batch * length, first, length);
+      if (range.steps == 0) continue;
+      if (lane == 0) {
+        waitEmpty(emptyQ, own);
+        expectBytes(fullQ + 8 * own.at, 2 * copiedBytes(ROWS));
+        for (int i = 0; i < GROUPS; i++) {
+          u32 at = own.at * sharedBytes(ROWS) + i * sharedBytes(64);
+          copyTile(sQ + at, 64, &qWhole, &qLast, fullQ + 8 * own.at, work.head, first + i * 64, work.batch);
+          copyTile(sO + at, 64, &oWhole, &oLast, fullQ + 8 * own.at, work.head, first + i * 64, work.batch);
+        }
+        for (int i = 1; i <= range.steps; i++) {
+          int row = (range.end - i) * BN;
+          waitEmpty(emptyK, ring);
+          expectBytes(fullK + 8 * ring.at, copiedBytes(BN));
+          copyTile(sK + ring.at * sharedBytes(BN), BN, &kWhole, &kLast, fullK + 8 * ring.at, kvHead, row, work.batch);
+          waitEmpty(emptyV, ring);
+          expectBytes(fullV + 8 * ring.at, copiedBytes(BN));
+          copyTile(sV + ring.at * sharedBytes(BN), BN, &vWhole, &vLast, fullV + 8 * ring.at, kvHead, row, work.batch);
+          ring.next();
+        }
+        own.next();
+      }
+      __syncwarp();
+    }
+  } else {
+    moreRegisters<COMPUTE_REGISTERS>();
+    int thread = threadIdx.x & 127, warp = thread >> 5, g = lane >> 2, t = lane & 3;
+    float d[DN / 2], s[BN / 2], p[BN / 2], scaleLog2 = scale * LOG2E;
+    u32 a[BN / 4];
+    beginTurns(group);
+    for (int piece = blockIdx.x; piece < pieces; piece += gridDim.x) {
+      // The longest tiles first: with causal masking the last queries have the most keys.
+      Work work = findWork(piece, count, heads, batches, section);
+      int first = (count - 1 - work.tile) * ROWS, groupRow = first + (group - 1) * 64, warpRow = groupRow + warp * 16;
+      const int* begins = bounds + (i64)work.batch * length;
+      KeyTiles range = keyTiles(begins, first, length);
+      i64 at = (((i64)work.batch * length + groupRow) * heads + work.head) * D, stateAt = ((i64)work.batch * heads + work.head) * stateLength;
+      if (range.steps == 0) {
+        clearRows(dq + at, (i64)heads * D, length - groupRow, warp);
+        if (lane < 16 && warpRow + lane < length) delta[stateAt + warpRow + lane] = 0.f;
+        continue;
+      }
+      int begin[2];
+      u32 seen[2]; // keys that a query sees: begin … begin + seen - 1
+      float rowLog[2], rowDelta[2] = { 0.f, 0.f };
+      // The output's rows are fetched while the copies are on their way; four lanes have a row.
+      constexpr int VALUES = ACCESS / 2, UNITS = D / VALUES, EACH = (UNITS + 3) / 4;
+      Pack<bf16, VALUES> y[2][EACH];
+      #pragma unroll
+      for (int h = 0; h < 2; h++) {
+        int row = warpRow + g + 8 * h;
+        begin[h] = row < length ? begins[row] : SEES_NOTHING;
+        seen[h] = begin[h] > row ? 0 : row - begin[h] + 1;
+        rowLog[h] = row < length ? logSum[stateAt + row] : INFINITY_F;
+        #pragma unroll
+        for (int i = 0; i < EACH; i++)
+          if (row < length && i * 4 + t < UNITS) y[h][i] = loadPack<VALUES>(out + at + (i64)(row - groupRow) * heads * D + (i * 4 + t) * VALUES);
+      }
+      int highest = __reduce_max_sync(0xffffffffu, max(begin[0], begin[1]));
+      #pragma unroll
+      for (int i = 0; i < DN / 2; i++) d[i] = 0.f;
+
+      int shift = shiftOf(work.head);
+      u32 tileAt = own.at * sharedBytes(ROWS) + (group - 1) * sharedBytes(64);
+      unsigned char* qTile = tiles + tileAt;
+      unsigned char* oTile = qTile + OWN * sharedBytes(ROWS);
+      waitFull(fullQ, own);
+      #pragma unroll
+      for (int h = 0; h < 2; h++) {
+        int row = warpRow + g + 8 * h;
+        #pragma unroll
+        for (int i = 0; i < EACH; i++) {
+          int column = (i * 4 + t) * VALUES + shift;
+          if (row < length && i * 4 + t < UNITS) {
+            Pack<bf16, VALUES> x = loadPack<VALUES>((const bf16*)(oTile + (column >> 6) * 64 * 128 + swizzled(row - groupRow, (column & 63) * 2)));
+            #pragma unroll
+            for (int j = 0; j < VALUES; j++) rowDelta[h] += toFloat(x.v[j]) * toFloat(y[h][i].v[j]);
+          }
+        }
+        rowDelta[h] += __shfl_xor_sync(0xffffffffu, rowDelta[h], 1);
+        rowDelta[h] += __shfl_xor_sync(0xffffffffu, rowDelta[h], 2);
+        if (t == 0 && row < length) delta[stateAt + row] = rowDelta[h];
+      }
+      if (D < DP) { clearPadding(qTile, shift, thread); clearPadding(oTile, shift, thread); fenceAsync(); syncGroup(group, 128); }
+      u64 q = alongRows(sQ + tileAt), o = alongRows(sO + tileAt);
+      int before = 0;
+      for (int i = 1; i <= range.steps; i++) {
+        waitFull(fullK, ring);
+        awaitTurn(group);
+        pin(s);
+        fenceProducts();
+        scoreProduct(s, q, alongRows(sK + ring.at * sharedBytes(BN)));
+        commitProducts();
+        waitProducts<1>(); // the sum of the tile before
+        if (i > 1 && lane == 0) arrive(emptyK + 8 * before);
+        waitFull(fullV, ring);
+        pin(p);
+        fenceProducts();
+        scoreProduct(p, o, alongRows(sV + ring.at * sharedBytes(BN)));
+        commitProducts();
+        passTurn(group);
+        waitProducts<1>();
+        pin(s);
+        int start = (range.end - i) * BN;
+        #pragma unroll
+        for (int j = 0; j < BN / 2; j++) s[j] = exp2Fast(s[j] * scaleLog2 - rowLog[j >> 1 & 1]);
+        if (start + BN - 1 > warpRow || start < highest) { // some query of the warp does not see some key
+          #pragma unroll
+          for (int j = 0; j < BN / 2; j++) {
+            int h = j >> 1 & 1, key = start + (j >> 2) * 8 + 2 * t + (j & 1);
+            if ((u32)(key - begin[h]) >= seen[h]) s[j] = 0.f;
+          }
+        }
+        waitProducts<0>();
+        pin(p);
+        if (lane == 0) arrive(emptyV + 8 * ring.at);
+        #pragma unroll
+        for (int j = 0; j < BN / 2; j++) s[j] *= p[j] - rowDelta[j >> 1 & 1];
+        packRows(a, s);
+        pin(d);
+        fenceProducts();
+        sumProduct(d, a, downRows<BN>(sK + ring.at * sharedBytes(BN)));
+        commitProducts();
+        before = ring.at;
+        ring.next();
+      }
+      waitProducts<0>();
+      pin(d);
+      if (lane == 0) arrive(emptyK + 8 * before);
+      syncGroup(group, 128); // nobody reads the queries any more
+      float scales[2] = { scale, scale };
+      storeRows(dq + at, (i64)heads * D, length - groupRow, qTile, d, scales, shift, warp);
+      fenceAsync();
+      __syncwarp();
+      if (lane == 0) arrive(emptyQ + 8 * own.at);
+      own.next();
+    }
+  }
+}`,
+});
