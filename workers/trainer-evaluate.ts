@@ -8,6 +8,7 @@ import type { Tokenizer } from '../engine/formats/tokenizer.js';
 import { generate } from '../engine/model/generate.js';
 import type { Llama } from '../engine/model/llama.js';
 import { loadPeft } from '../engine/model/peft.js';
+import { adaptedModel } from '../engine/model/trained-parts.js';
 import { evaluateLoss } from '../engine/train/evaluate.js';
 import type { TrainerChannel } from './trainer-channel.js';
 import { checkpointless, loadBase, startBackend } from './trainer-load.js';
@@ -30,7 +31,7 @@ export async function evaluateJob(job: EvaluateJob, channel: TrainerChannel): Pr
   const tokenizer = await openTokenizer(job.modelDirectory);
   const model = await loadBase(job.modelDirectory, job.base, channel);
   const adapter = job.adapterDirectory === undefined ? undefined : await loadPeft(model.config, job.adapterDirectory);
-  const llama: Llama = { model, adapter };
+  const llama: Llama = { model: adaptedModel(model, adapter), adapter };
 
   const { loss, tokens } = await evaluateLoss(llama, testRows, {
     batchSize: job.batchSize,

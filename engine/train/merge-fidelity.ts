@@ -5,6 +5,7 @@ import type { LoraAdapter } from '../model/adapter.js';
 import { blockForward } from '../model/block.js';
 import { batchContext, embed, logitsOf, type Llama } from '../model/llama.js';
 import { disposeBlock, disposeModel, loadBlock, loadFrame, type WeightReader } from '../model/load.js';
+import { withTrainedParts } from '../model/trained-parts.js';
 import type { BaseDtype } from '../tensor/frozen-weight.js';
 
 /** Test rows that models are compared on. */
@@ -54,13 +55,15 @@ export async function readSample(
   source: WeightReader, base: BaseDtype, adapter: LoraAdapter | undefined, { batches }: Sample, onBlock: (done: number, total: number) => Promise<void>,
 ): Promise<ReadSample> {
   const model = await loadFrame(source, base);
-  const llama: Llama = { model, adapter };
-  let streams = batches.map((batch) => embed(model, batch));
+  /** With what the adapter trains in full; the blocks are those of the moment. */
+  const adapted = (): Llama => ({ model: withTrainedParts(model, adapter), adapter });
+  let streams = batches.map((batch) => embed(adapted().model, batch));
   const { layers } = source.config;
   for (let layer = 0; layer < layers; layer++) {
     model.blocks[layer] = await loadBlock(source, layer, base);
+    const llama = adapted();
     streams = streams.map((x, i) => {
-      const y = tidy(() => blockForward(model, layer, x, batchContext(llama, batches[i])));
+      const y = tidy(() => blockForward(llama.model, layer, x, batchContext(llama, batches[i])));
       x.dispose();
       return y;
     });
@@ -74,7 +77,7 @@ export async function readSample(
     return counted;
   });
   return {
-    llama,
+    llama: adapted(),
     hidden,
     dispose: () => {
       hidden.forEach((tensor) => tensor.dispose());
