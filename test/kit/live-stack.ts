@@ -17,7 +17,7 @@ import { cacheDirectory } from './temporal.js';
 type Member = 'server' | 'orchestrator' | 'gpu';
 
 /** A server and both workers as processes of their own, each of which can be killed and started again. */
-export async function startLiveStack(directory: string) {
+export async function startLiveStack(directory: string, environment: NodeJS.ProcessEnv = {}) {
   const { path: executable } = await temporalCli(cacheDirectory);
   const [port, uiPort] = [await freePort(0), await freePort(0)];
   const address = `127.0.0.1:${port}`;
@@ -32,7 +32,7 @@ export async function startLiveStack(directory: string) {
   };
   const env = {
     ...process.env, TEMPORAL_ADDRESS: address, TEMPER_STORE: store.root, TEMPER_CACHE: resolve(cacheDirectory), TEMPER_DATA_ROOTS: directory,
-    TEMPER_TASK_QUEUE: 'temper',
+    TEMPER_TASK_QUEUE: 'temper', ...environment,
   };
   const running = {} as Record<Member, ChildProcess>;
   const start = (name: Member) => {
