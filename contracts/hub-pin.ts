@@ -16,3 +16,9 @@ export function describeOrigin(named: string | readonly string[], files: readonl
   const pins = files.map(({ uri }) => hubPin(uri)).filter((pin) => pin !== undefined).map(({ repository, commit }) => `${repository} at commit ${commit}`);
   return [...new Set(pins.length > 0 ? pins : [named].flat())].join(', ');
 }
+
+/** What Python's loaders call a base model: a repository on the hub by its name and commit, anything else as the user named it. */
+export function baseReference({ uri, files }: { uri: string; files: readonly { uri: string }[] }): { name: string; revision?: string } {
+  const pin = hubPin(files[0]?.uri ?? '');
+  return pin ? { name: pin.repository.slice('hf://'.length), revision: pin.commit } : { name: uri };
+}

@@ -1,5 +1,6 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { baseReference } from '../contracts/hub-pin.js';
 import { describeTrainable } from '../contracts/trainable-parameters.js';
 import type { TrainerJob } from '../contracts/trainer-messages.js';
 import type { TokenRows } from '../engine/data/batches.js';
@@ -56,7 +57,8 @@ export async function trainJob(job: Extract<TrainerJob, { kind: 'train' }>, chan
   }
 
   const adapterDirectory = join(job.outputDirectory, 'adapter');
-  await savePeft(adapter, adapterDirectory, job.model.uri);
+  const base = baseReference(job.model);
+  await savePeft(adapter, adapterDirectory, base.name, base.revision);
   const trainLoss = meanTrainLoss(history);
   history.log_history.push({ epoch: history.epoch, step: history.global_step, train_loss: trainLoss });
   const historyFile = join(job.outputDirectory, 'trainer_state.json');

@@ -49,7 +49,7 @@ export async function writePeftAdapter(directory: string, { config, tensors }: P
 const writeText = (path: string, text: string) => writeAtomically(path, (append) => append(Buffer.from(text)));
 
 function readme(config: PeftAdapterConfig, modules: number): string {
-  const { rank, alpha, dropout, baseModel } = config;
+  const { rank, alpha, dropout, baseModel, revision } = config;
   return `---
 base_model: ${JSON.stringify(baseModel)}
 library_name: peft
@@ -59,7 +59,7 @@ tags:
 - temper
 ---
 
-# LoRA adapter for ${baseModel}
+# LoRA adapter for ${baseModel}${revision === undefined ? '' : ` at ${revision}`}
 
 Trained with Temper. Rank ${rank}, alpha ${alpha}, dropout ${dropout}; ${modules} modules: ${describeTargets(config)}.
 
@@ -67,7 +67,7 @@ Trained with Temper. Rank ${rank}, alpha ${alpha}, dropout ${dropout}; ${modules
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-base = AutoModelForCausalLM.from_pretrained(${JSON.stringify(baseModel)})
+base = AutoModelForCausalLM.from_pretrained(${JSON.stringify(baseModel)}${revision === undefined ? '' : `, revision=${JSON.stringify(revision)}`})
 model = PeftModel.from_pretrained(base, "path/to/this/directory")
 \`\`\`
 `;

@@ -9,6 +9,8 @@ import { savableModules, type LoraOptions, type SavableModule } from './lora-opt
 export interface PeftAdapterConfig extends LoraOptions {
   /** The base model, for people and for loaders. */
   baseModel: string;
+  /** Commit of the base model on the hub. */
+  revision?: string;
 }
 
 /** Every key of LoraConfig that versions from 0.14 on know; those that came later are left to their defaults. */
@@ -36,7 +38,7 @@ export function adapterConfigJson(config: PeftAdapterConfig): Record<string, unk
     peft_type: 'LORA',
     r: rank,
     rank_pattern: config.rankPattern ?? {},
-    revision: null,
+    revision: config.revision ?? null,
     target_modules: names(spelledTargets(config)),
     task_type: 'CAUSAL_LM',
     use_dora: config.useDora ?? false,
@@ -76,6 +78,7 @@ function parseAdapterConfig(json: Record<string, unknown>, path: string): PeftAd
     modulesToSave: fields.take('modules_to_save', `a list of ${savableModules.join(', ')}`, isSavable, []),
     initLoraWeights: fields.take('init_lora_weights', 'a way that leaves the weights of the base as they are', (value) => plainInits.has(value), true) === 'gaussian' ? 'gaussian' : 'default',
     baseModel: typeof json.base_model_name_or_path === 'string' ? json.base_model_name_or_path : '',
+    ...(typeof json.revision === 'string' && { revision: json.revision }),
   };
   fields.take('peft_type', '"LORA"', (value) => value === 'LORA');
   fields.take('layers_pattern', 'none or "layers"', (value) => [value].flat().join() === 'layers', undefined);

@@ -40,10 +40,17 @@ describe('a PEFT adapter', () => {
     ]);
   });
 
+  it('tells Python where its base is', async () => {
+    const readme = async (config: object) => readFileSync(join(await written(() => undefined, { ...adapter, config: { ...adapter.config, ...config } }), 'README.md'), 'utf8');
+    expect(await readme({ baseModel: 'owner/name', revision: 'abc' })).toContain('base = AutoModelForCausalLM.from_pretrained("owner/name", revision="abc")');
+    expect(await readme({ baseModel: 'path' })).toContain('base = AutoModelForCausalLM.from_pretrained("path")');
+  });
+
   it('keeps every option', async () => {
     const options = {
       rankPattern: { 'layers.0.self_attn.v_proj': 3 }, alphaPattern: { lm_head: 4 }, useRsLora: true, useDora: true, bias: 'all' as const,
       modulesToSave: ['embed_tokens' as const], initLoraWeights: 'gaussian' as const, targetModules: '.*v_proj', excludeModules: ['layers.1.self_attn.v_proj'], layersToTransform: [0],
+      revision: 'c'.repeat(40),
     };
     const config = { ...adapter.config, ...options };
     const tensors = new Map<string, PeftTensor>([
