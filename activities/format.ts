@@ -31,10 +31,17 @@ export const formatStage = defineStage<FormatInput, FormatOutput>({
 
     const train = await tokenizeSplit(input, context, formatter, tokenizer, 'train', 1);
     const test = await tokenizeSplit(input, context, formatter, tokenizer, 'test', input.evaluate.testRows);
+    const prompts = await evaluationPrompts(input, formatter, tokenizer, test.first);
+    const { vocabSize } = input.model.architecture;
+    refuseUnknownTokens(tokenizer, vocabSize, {
+      'train split': [train.rows.flat().ids],
+      'test split': [test.rows.flat().ids],
+      'prompts of the evaluation': prompts.flatMap(({ promptIds, ownPromptIds }) => [promptIds, ownPromptIds]),
+    });
     return {
       train: await storeTokens(context, 'train', train),
       test: await storeTokens(context, 'test', test),
-      prompts: await storeJson(context, await evaluationPrompts(input, formatter, tokenizer, test.first)),
+      prompts: await storeJson(context, prompts),
       preview: await storeJson(context, await samplePreview(formatter, tokenizer, train)),
       report: { train: tokenReport(train), test: tokenReport(test) },
     };
@@ -71,6 +78,17 @@ async function tokenizeSplit(
     if (!(error instanceof EngineError) || error.code !== 'no_trainable_token') throw error;
     throw new InvalidInputError([{ path: 'format.maxLength', message: `${split} split: ${error.message}` }]);
   }
+}
+
+/** A tokenizer may have added tokens for which its model has no embedding. */
+function refuseUnknownTokens(tokenizer: Tokenizer, vocabSize: number, texts: Record<string, ArrayLike<number>[]>): void {
+  const problems = Object.entries(texts).flatMap(([what, rows]) => {
+    const unknown = new Set<number>();
+    for (const ids of rows) for (let i = 0; i < ids.length; i++) if (ids[i] >= vocabSize) unknown.add(ids[i]);
+    const names = [...unknown].slice(0, 5).map((id) => `${JSON.stringify(tokenizer.idToToken(id) ?? '')} (${id})`);
+    return names.length > 0 ? [{ path: 'model.uri', message: `${what}: expected tokens below ${vocabSize}, the model's vocabulary, got ${names.join(', ')}` }] : [];
+  });
+  if (problems.length > 0) throw new InvalidInputError(problems);
 }
 
 async function countLines(file: { path: string; name: string }): Promise<number> {

@@ -63,6 +63,17 @@ async function inputFor(change: { format?: object; evaluate?: object; loss?: 're
 }
 
 describe('format', () => {
+  it('refuses tokens that the model has no embedding for', async () => {
+    const input = await inputFor({ evaluate: { prompts: [{ product: 'z' }] } });
+    input.model.architecture.vocabSize = 'z'.charCodeAt(0) + 3;
+    await expect(formatStage.run(input, kit.context)).rejects.toMatchObject({
+      problems: [
+        { path: 'model.uri', message: "train split: expected tokens below 125, the model's vocabulary, got \"Ã\" (198), \"©\" (172), \"¶\" (185)" },
+        { path: 'model.uri', message: "prompts of the evaluation: expected tokens below 125, the model's vocabulary, got \"z\" (125)" },
+      ],
+    });
+  });
+
   it('writes token files, prompts, a preview and a report', async () => {
     const output = formatOutputSchema.parse(await formatStage.run(await inputFor(), kit.context));
 
