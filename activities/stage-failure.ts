@@ -13,6 +13,7 @@ const inputPaths: Record<string, string> = {
   ),
   chat_template: 'format.template',
   bad_template: 'format.template',
+  gguf_unsupported: 'export.gguf',
   too_many_tokens: 'dataset.sample',
 };
 

@@ -13,10 +13,12 @@ import { openTokenizer } from '../engine/formats/open-tokenizer.js';
 import type { Tokenizer } from '../engine/formats/tokenizer.js';
 import { openStore } from '../store/open-store.js';
 import { datasetProblems } from './dataset-problems.js';
+import { exportProblems } from './export-problems.js';
 import { modelProblems } from './model-problems.js';
 import { checkHub } from './publish-to-hub.js';
 import { locateDataset } from './sources/datasets.js';
 import { hubSettings } from './sources/hub/hub-settings.js';
+import { modelOrigin } from './sources/model-origin.js';
 import { locateModel, type LocalModel } from './sources/models.js';
 import type { SourceProgress, SourceSettings } from './sources/source-settings.js';
 import { isBadSource } from './sources/source-uri.js';
@@ -61,7 +63,7 @@ export async function validate(input: unknown, settings: SourceSettings, progres
   const worthFetching = problems.length + mistakes.length === 0;
   const localModel = model && (worthFetching || !model.remote) ? await attempt('model.uri', () => model.fetch(progress)) : undefined;
   const described = localModel && (await attempt('model.uri', () => describe(localModel)));
-  if (described) problems.push(...modelProblems(config, described.architecture));
+  if (described) problems.push(...modelProblems(config, described.architecture), ...(await exportProblems(config, described)));
   const files = dataset && (worthFetching || !dataset.remote) ? await attempt('dataset.uri', () => dataset.fetch(progress)) : undefined;
   problems.push(...(files
     ? ((await attempt('dataset.uri', () => datasetProblems(config, files, described?.tokenizer))) ?? [])
@@ -70,7 +72,7 @@ export async function validate(input: unknown, settings: SourceSettings, progres
 
   return {
     config: published === undefined ? config : { ...config, publish: { ...config.publish, uri: published } },
-    model: modelRef(config, described!.architecture, await localModel!.pin(progress)),
+    model: { ...modelRef(config, described!.architecture, await localModel!.pin(progress)), ...(await modelOrigin(config.model.uri, localModel!)) },
     dataset: files!.length === 1 ? files![0].ref : files!.map(({ ref }) => ref),
     requiredColumns: [...new Set(requiredColumns(config.format).map(({ column }) => column))],
     promptColumns: promptColumns(config.format),

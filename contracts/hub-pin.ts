@@ -18,7 +18,7 @@ export function describeOrigin(named: string | readonly string[], files: readonl
 }
 
 /** What Python's loaders call a base model: a repository on the hub by its name and commit, anything else as the user named it. */
-export function baseReference({ uri, files }: { uri: string; files: readonly { uri: string }[] }): { name: string; revision?: string } {
+export function baseReference({ uri, hubName, files }: { uri: string; hubName?: string; files: readonly { uri: string }[] }): { name: string; revision?: string } {
   const pin = hubPin(files[0]?.uri ?? '');
-  return pin ? { name: pin.repository.slice('hf://'.length), revision: pin.commit } : { name: uri };
+  return pin ? { name: pin.repository.slice('hf://'.length), revision: pin.commit } : { name: hubName ?? uri };
 }

@@ -13,6 +13,10 @@ export const modelRefSchema = z.strictObject({
   format: z.enum(['gguf', 'safetensors', 'pytorch']),
   /** As the model's files state it: an SPDX identifier in lower case, or a name of the hub's such as `llama3.2`. */
   license: z.string().optional(),
+  /** As there, e.g. `en`. */
+  languages: z.array(z.string()).optional(),
+  /** `owner/name` on the Hugging Face hub, where that is known. */
+  hubName: z.string().optional(),
   /** `uri` is where a worker fetches the file from when its cache lacks it. */
   files: z.array(namedArtifactSchema).min(1),
   architecture: z.strictObject({

@@ -1,5 +1,6 @@
 import { mkdir, readdir, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { baseReference } from '../contracts/hub-pin.js';
 import type { GgufFile, ParityCheck } from '../contracts/stages.js';
 import type { TrainerJob } from '../contracts/trainer-messages.js';
 import { writeGgufModel } from '../engine/formats/gguf-write-model.js';
@@ -99,7 +100,7 @@ async function checkAdapter({ job, source, adapter, tokenizer, onProgress }: Exp
   }
 }
 
-const nameOf = ({ model }: MergeJob): string => `${model.uri.replace(/[/@]+$/, '').split('/').at(-1)} tuned`;
+const nameOf = ({ model }: MergeJob): string => `${baseReference(model).name.replace(/\/+$/, '').split('/').at(-1)} tuned`;
 
 /** Works with a GGUF in llama.cpp. A file that it does not load is a check that failed to happen, and is told as such. */
 async function withLlamaCpp<T>({ llamaCpp, prompts }: MergeJob, { config }: WeightSource, path: string, work: (model: LlamaCppModel) => Promise<T>, lora?: string): Promise<T | Extract<ParityCheck, { state: 'not checked' }>> {

