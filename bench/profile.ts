@@ -9,8 +9,8 @@ const spinProgram: CudaProgram = {
 };
 const SPIN_NANOSECONDS = 60_000;
 
-/** Time of each kernel of a run on the device, by events around every launch; the gaps between launches do not count. Lines, the costliest first. */
-export function profileLaunches(backend: CudaBackend, run: () => TensorContainer): string[] {
+/** Time of each kernel of a run on the device, by name, from events around every launch; the gaps between launches do not count. */
+export function launchTimes(backend: CudaBackend, run: () => TensorContainer): Map<string, { milliseconds: number; count: number }> {
   const { device } = backend;
   const marks: { name: string; from: number; to: number }[] = [];
   const observe = (name: string, launch: () => void) => {
@@ -33,6 +33,12 @@ export function profileLaunches(backend: CudaBackend, run: () => TensorContainer
     entry.count++;
     times.set(name, entry);
   }
+  return times;
+}
+
+/** Lines of `launchTimes`, the costliest first. */
+export function profileLaunches(backend: CudaBackend, run: () => TensorContainer): string[] {
+  const times = launchTimes(backend, run);
   const total = [...times.values()].reduce((sum, { milliseconds }) => sum + milliseconds, 0);
   return [
     `total ${total.toFixed(1)} ms`,

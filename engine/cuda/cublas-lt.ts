@@ -3,7 +3,7 @@ import { CudaError } from './cuda-error.js';
 import type { CudaDevice } from './device.js';
 import { loadLibrary, type LibraryPaths } from './libraries.js';
 import type { Block } from './memory.js';
-import type { Format } from './program.js';
+import { formatBytes, type Format } from './program.js';
 
 /** A row-major matrix in device memory, or a batch of them. */
 export interface MatrixOperand {
@@ -28,6 +28,8 @@ export interface Product {
   alpha?: number;
   /** @default 0: `out` need not be initialised */
   beta?: number;
+  /** Address of a matrix laid out as `out`, which `beta` takes in its place. */
+  addend?: number;
   /** @default 1 */
   batch?: number;
 }
@@ -48,8 +50,11 @@ const PREFERENCE_WORKSPACE = 1;
 const PREFERENCE_ALIGNMENT = [5, 6, 7, 8];
 const HEURISTIC_BYTES = 96;
 const ALGORITHM_BYTES = 64;
-const CANDIDATES = 8;
-const WORKSPACE_BYTES = 32 << 20;
+/** Of the library's ranking: without tuning only the first counts. */
+const CANDIDATES = 32;
+/** Runs of a candidate: first to warm up, then timed. Those that are this much slower than the best so far in one run are not timed further. */
+const WARM_UP_RUNS = 1, TIMED_RUNS = 6, HOPELESS = 1.25;
+export const WORKSPACE_BYTES = 32 << 20;
 
 /**
  * Matrix products by cublasLt. A plan (description, layouts, algorithm) is made once per shape. The algorithm is the first
@@ -97,22 +102,22 @@ export class CublasLt {
   }
 
   multiply(product: Product): void {
-    const { a, b, out, alpha = 1, beta = 0 } = product;
+    const { a, b, out, alpha = 1, beta = 0, addend = out.address } = product;
     if (this.device.idle || out.rows === 0 || out.columns === 0 || product.batch === 0) return;
     const plan = this.plan(product);
-    const run = () => this.run(plan, a.address, b.address, out.address, alpha, beta);
+    const run = () => this.run(plan, a.address, b.address, addend, out.address, alpha, beta);
     if (this.device.onLaunch) this.device.onLaunch(`product ${describe(product)}`, run);
     else run();
   }
 
   /** Row-major out = a·b is column-major outᵀ = bᵀ·aᵀ, so the library gets b first. */
-  private run(plan: Plan, a: number, b: number, out: number, alpha: number, beta: number): void {
+  private run(plan: Plan, a: number, b: number, addend: number, out: number, alpha: number, beta: number): void {
     this.alpha.writeFloatLE(alpha);
     this.beta.writeFloatLE(beta);
     this.workspace ??= this.device.memory.allocate(WORKSPACE_BYTES, 'the workspace of matrix products');
     const [layoutA, layoutB, layoutOut] = plan.layouts;
     this.calls.matmul(
-      this.handle, plan.description, this.alpha, b, layoutB, a, layoutA, this.beta, out, layoutOut, out, layoutOut,
+      this.handle, plan.description, this.alpha, b, layoutB, a, layoutA, this.beta, addend, layoutOut, out, layoutOut,
       plan.algorithm, this.workspace.address, plan.workspaceBytes, this.device.stream,
     );
     this.device.launches++;
@@ -145,19 +150,25 @@ export class CublasLt {
   }
 
   /** The choice kept on disk for this shape, library and card, else the fastest of the candidates, which is then kept. */
-  private measured(key: string, plan: Plan, candidates: Choice[], { a, b, out }: Product): Choice {
+  private measured(key: string, plan: Plan, candidates: Choice[], { a, b, out, beta = 0, batch = 1 }: Product): Choice {
     const parts = ['cublasLt', this.version, this.device.name, this.device.driverVersion, key];
     const kept = this.device.cache.get(parts, 'algorithm');
     const known = kept && candidates.find(({ algorithm }) => algorithm.equals(kept));
     if (known) return known;
-    const scratch = this.device.memory.allocate(matrixBytes(out) * 1, 'measuring matrix products');
+    const { rows, columns, stride = columns, batchStride = rows * stride, format } = out;
+    const scratch = this.device.memory.allocate(((batch - 1) * batchStride + rows * stride) * formatBytes[format], 'measuring matrix products');
+    const once = () => this.run(plan, a.address, b.address, scratch.address, scratch.address, 1, beta);
+    const timed = (runs: number) => this.device.time(() => {
+      for (let i = 0; i < runs; i++) once();
+    }) / runs;
+    let fastest = Infinity;
     const times = candidates.map((candidate) => {
       Object.assign(plan, candidate);
-      const once = () => this.run(plan, a.address, b.address, scratch.address, 1, 0);
-      for (let i = 0; i < 3; i++) once();
-      return this.device.time(() => {
-        for (let i = 0; i < 8; i++) once();
-      });
+      for (let i = 0; i < WARM_UP_RUNS; i++) once();
+      const first = timed(1);
+      const time = first > fastest * HOPELESS ? first : timed(TIMED_RUNS);
+      fastest = Math.min(fastest, time);
+      return time;
     });
     this.device.memory.free(scratch);
     const best = candidates[times.indexOf(Math.min(...times))];
@@ -226,8 +237,6 @@ function check(product: Product): void {
     throw new CudaError('bad_product', `matrix product: expected operands that fit, got ${describe(product)}`);
   }
 }
-
-const matrixBytes = ({ format, rows, columns, stride = columns }: MatrixOperand): number => rows * stride * (format === 'f32' ? 4 : 2);
 
 /** The largest power of two up to 16 that divides address and row stride in bytes: vector loads depend on it. */
 function alignment({ address, format, columns, stride = columns }: MatrixOperand): number {

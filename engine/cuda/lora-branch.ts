@@ -1,170 +1,265 @@
 import type { TensorInfo } from '@tensorflow/tfjs-core';
+import { dropoutInflation } from '../tensor/dropout-rate.js';
 import type { DropoutOptions } from '../tensor/lora.js';
 import type { FrozenWeight } from '../tensor/weight-types.js';
 import type { CudaBackend } from './backend.js';
 import type { MatrixOperand } from './cublas-lt.js';
 import { ceilDiv, type KernelArgument } from './program.js';
 import { dropoutAddProgram, dropoutArguments, dropoutProgram } from './programs/dropout.cu.js';
-import { loraDownProgram, loraOuterProgram, loraSpreadProgram, loraSumProgram, MAX_RANK, outerRows, type Factor, type Masking } from './programs/lora.cu.js';
+import {
+  bitsPitch, inputRows, loraDownProgram, loraInputProgram, loraOutputProgram, loraSpreadProgram, loraSumProgram, MAX_RANK, MAX_TILES, outputRows, rankTiles,
+} from './programs/lora.cu.js';
 import { withWeight } from './weights.js';
 
 /*
- * The low-rank branch beside a frozen product. Tall matrices are bf16 and accumulated in float32; the gradients of A and B are
- * float32. Kernels of our own serve the usual shapes (rank up to 16, widths that are multiples of 8), cublasLt all others.
- * `first` is the number of x's first element in the dropout stream, for callers that work through rows in chunks.
+ * The low-rank branches beside the frozen products of layers that share an input. Tall matrices are bf16 and accumulated in float32;
+ * the gradients of A and B are float32. Kernels of our own serve the usual shapes (rank up to 64, widths that are multiples of 8),
+ * branches of one rank together; cublasLt serves all others, one by one.
+ * `first` is the place of x's first element in the dropout stream, for callers that work through rows in chunks.
  */
 
-/** The branch's dropout, and where in its stream x begins. */
-export interface BranchDropout {
-  options: DropoutOptions | undefined;
-  /** @default 0 */
-  first?: number;
+/** A layer's branch: A [rank, inner], B [out, rank], and dropout on its input. */
+export interface Branch {
+  rank: number;
+  inner: number;
+  out: number;
+  scale: number;
+  dropout?: DropoutOptions;
 }
 
-const isFused = (rank: number, width: number, { first = 0 }: BranchDropout): boolean => rank <= MAX_RANK && width % 8 === 0 && first % 4 === 0;
-const isDropping = ({ options }: BranchDropout): boolean => options !== undefined && options.rate > 0;
-const drawArguments = (backend: CudaBackend, { options }: BranchDropout): KernelArgument[] => dropoutArguments(backend.recording?.drawCell ?? 0, options);
+/** The same for every kernel that a branch passes through: they hand each other bits and scaled values. */
+const isFused = ({ rank, inner, out }: Branch, first: number): boolean => rank <= MAX_RANK && inner % 8 === 0 && out % 8 === 0 && first % 8 === 0;
+const isDropping = ({ dropout }: Branch): boolean => dropout !== undefined && dropout.rate > 0;
+const inflation = ({ dropout }: Branch): number => (dropout ? dropoutInflation(dropout.rate) : 1);
+
+/** Splits branches into those that one launch can take: of one key, and not more ranks than it has room for. */
+function launches<T extends Branch>(branches: readonly T[], key: (branch: T) => string | number = () => ''): T[][] {
+  const groups = new Map<string, T[][]>();
+  for (const branch of branches) {
+    const tiles = rankTiles(branch.rank), name = `${branch.rank} ${key(branch)}`;
+    const lists = groups.get(name) ?? [];
+    groups.set(name, lists);
+    const last = lists.at(-1);
+    if (last && (last.length + 1) * tiles <= MAX_TILES) last.push(branch);
+    else lists.push([branch]);
+  }
+  return [...groups.values()].flat();
+}
 
 /** The keep bits of a branch's input, kept with the branch's low-rank tensor. */
 const KEEP_BITS = "dropout's keep bits";
 
-/** How to mask for a low-rank tensor: by its bits where it has them. */
-function maskingOf(backend: CudaBackend, low: TensorInfo, dropout: BranchDropout): { masking: Masking; bits: { pointer: number } } {
-  const block = isDropping(dropout) ? backend.findCompanion(low, KEEP_BITS) : undefined;
-  return { masking: !isDropping(dropout) ? 'all' : block ? 'bits' : 'draw', bits: { pointer: block?.address ?? 0 } };
+const drawArguments = (backend: CudaBackend, dropout?: DropoutOptions): KernelArgument[] => dropoutArguments(backend.recording?.drawCell ?? 0, dropout);
+
+/** hidden [n, rank] = scale · dropout(x)·Aᵀ of each branch. */
+export function branchesDown(backend: CudaBackend, x: MatrixOperand, branches: readonly (Branch & { a: TensorInfo })[], first = 0): TensorInfo[] {
+  const hiddens = new Map(branches.map((branch) => [branch, backend.make([x.rows, branch.rank], 'float32', 'bf16', 'a LoRA branch')]));
+  const fused = branches.filter((branch) => isFused(branch, first));
+  const draws = ({ dropout }: Branch): string => (dropout && dropout.rate > 0 ? `${dropout.rate} ${dropout.key.seed} ${dropout.key.step}` : '');
+  for (const group of launches(fused, draws)) {
+    const dropping = isDropping(group[0]);
+    const [threshold, , step, , key0, key1, draw] = drawArguments(backend, group[0].dropout);
+    backend.with('f32', group.map(({ a }) => a), (...factors) =>
+      backend.launch(loraDownProgram({ rank: group[0].rank, members: group.length, dropout: dropping, rows: x.rows }), [
+        { pointer: x.address }, { i64: x.rows }, x.columns, bitsPitch(x.columns), { i64: first }, threshold, step, key0, key1, draw,
+        ...group.flatMap((branch, i): KernelArgument[] => {
+          const hidden = hiddens.get(branch)!;
+          // The backward pass reads the bits instead of drawing again; they go when the branch's tensor does.
+          const bits = dropping ? backend.companion(hidden, KEEP_BITS, Math.max(1, x.rows * bitsPitch(x.columns)), () => undefined).address : 0;
+          return [backend.pointer(hidden), { pointer: bits }, backend.pointer(factors[i]), { f32: branch.scale * (dropping ? inflation(branch) : 1) }, { u32: (branch.dropout?.key.stream ?? 0) >>> 0 }];
+        }),
+      ]));
+  }
+  for (const branch of branches) {
+    if (fused.includes(branch)) continue;
+    const out = backend.matrix(hiddens.get(branch)!, x.rows, branch.rank);
+    withDropped(backend, x, branch, first, (input) =>
+      backend.with('bf16', [branch.a], (a) => backend.multiply({ a: input, b: backend.matrix(a, ...shapeOf(a)), transposeB: true, out, alpha: branch.scale })));
+  }
+  return [...hiddens.values()];
 }
 
-/** hidden [n, rank] = scale · dropout(x)·Aᵀ. */
-export const loraDown = (backend: CudaBackend, x: MatrixOperand, a: TensorInfo, scale: number, dropout: BranchDropout): TensorInfo => down(backend, x, 'a', a, scale, dropout);
-
-/** scale · dropout(x)·Aᵀ or scale · x·B. */
-function down(backend: CudaBackend, x: MatrixOperand, factor: Factor, matrix: TensorInfo, scale: number, dropout: BranchDropout): TensorInfo {
-  const { rows, columns: inner } = x;
-  const rank = factor === 'a' ? matrix.shape[0] : matrix.shape[1];
-  const low = backend.make([rows, rank], 'float32', 'bf16', 'a LoRA branch');
-  // Few long rows would leave most of the device idle: our kernel has a block for 16 rows, cublasLt splits the sum.
-  const isWide = rows < 1024 && inner > 16384;
-  if (isFused(rank, inner, dropout) && !isWide) {
-    // The backward pass reads the bits instead of drawing again; they go when the branch's tensor does.
-    const bits = isDropping(dropout) ? backend.companion(low, KEEP_BITS, (rows * inner) / 8, () => undefined).address : 0;
-    backend.with('f32', [matrix], (w) =>
-      backend.launch(loraDownProgram(factor, rank, isDropping(dropout), rows), [
-        backend.pointer(low), { pointer: bits }, { pointer: x.address }, backend.pointer(w), { i64: rows }, inner, { f32: scale }, { i64: dropout.first ?? 0 }, ...drawArguments(backend, dropout),
-      ]));
-    return low;
-  }
-  withDropped(backend, x, dropout, (input) =>
-    backend.with('bf16', [matrix], (w) =>
-      backend.multiply({ a: input, b: backend.matrix(w, w.shape[0], w.shape[1]), transposeB: factor === 'a', out: backend.matrix(low, rows, rank), alpha: scale })));
-  return low;
+/** A layer's forward product. */
+export interface LinearProduct {
+  y: MatrixOperand;
+  weight: FrozenWeight;
+  branch?: Branch & { b: TensorInfo; hidden: TensorInfo };
+  /** [out], float32. */
+  bias?: TensorInfo;
+  /** Address of [n, out] bf16. */
+  residual?: number;
 }
 
 /**
- * out [n, width] = x·op(W) + dropout(low·factor): the frozen product and the branch's share. Our kernel writes the branch first
- * and the product adds to it, so that `out` is read and written once less.
+ * y [n, out] = x·Wᵀ + residual + hidden·Bᵀ + bias for each product. Our kernel writes all but the frozen product, which adds to it,
+ * so that y is read and written once less. @returns the products whose bias is still to be added
  */
-function productWithBranch(backend: CudaBackend, out: MatrixOperand, low: TensorInfo, factor: Factor, matrix: TensorInfo, dropout: BranchDropout, product: (beta: number) => void): void {
-  const { rows, columns: width } = out, [, rank] = low.shape;
-  if (out.format === 'bf16' && isFused(rank, width, dropout)) {
-    const { masking, bits } = maskingOf(backend, low, dropout);
-    backend.with('f32', [matrix], (w) => backend.with('bf16', [low], (bf16) =>
-      backend.launch(loraSpreadProgram(factor, rank, masking, rows, width), [
-        { pointer: out.address }, bits, backend.pointer(bf16), backend.pointer(w), { i64: rows }, width, { i64: dropout.first ?? 0 }, ...drawArguments(backend, dropout),
-      ])));
-    return product(1);
-  }
-  product(0);
-  backend.with('bf16', [low, matrix], (bf16, w) => {
-    const branch = { a: backend.matrix(bf16, rows, rank), b: backend.matrix(w, w.shape[0], w.shape[1]), transposeB: factor === 'b' };
-    if (!isDropping(dropout)) return backend.multiply({ ...branch, out, beta: 1 });
-    const size = rows * width;
-    backend.scratch(2 * size, 'a branch before dropout', (address) => {
-      backend.multiply({ ...branch, out: { ...out, address } });
-      backend.launch(dropoutAddProgram(size), [{ pointer: out.address }, { pointer: address }, { i64: size }, { i64: dropout.first ?? 0 }, ...drawArguments(backend, dropout)]);
+export function linears(backend: CudaBackend, x: MatrixOperand, products: readonly LinearProduct[], first = 0): LinearProduct[] {
+  const spread = products.flatMap((product) => (product.branch && product.y.format === 'bf16' && isFused(product.branch, first) ? [{ ...product.branch, product }] : []));
+  for (const group of launches(spread)) {
+    backend.with('f32', group.map(({ b }) => b), (...factors) => {
+      const width = Math.max(...group.map(({ out }) => out));
+      backend.launch(loraSpreadProgram({ factor: 'b', rank: group[0].rank, members: group.length, rows: x.rows, width, mode: 'each' }), [
+        { i64: x.rows }, 0,
+        ...group.flatMap(({ hidden, product: { y, bias, residual = 0 } }, i): KernelArgument[] => [
+          { pointer: y.address }, { pointer: residual }, bias ? backend.pointer(bias) : { pointer: 0 }, y.columns, backend.pointer(hidden), backend.pointer(factors[i]),
+        ]),
+      ]);
     });
-  });
+  }
+  const isWritten = (product: LinearProduct): boolean => spread.some((one) => one.product === product);
+  for (const product of products) {
+    const { y, weight, branch, residual } = product;
+    const written = isWritten(product);
+    withWeight(backend, weight, (w) =>
+      backend.multiply({ a: x, b: w, transposeB: true, out: y, ...(written ? { beta: 1 } : residual ? { beta: 1, addend: residual } : {}) }));
+    if (!branch || written) continue;
+    backend.with('bf16', [branch.hidden, branch.b], (low, b) =>
+      backend.multiply({ a: backend.matrix(low, ...shapeOf(low)), b: backend.matrix(b, ...shapeOf(b)), transposeB: true, out: y, beta: 1 }));
+  }
+  return products.filter((product) => product.bias && !isWritten(product));
 }
 
-/** y [n, out] = x·Wᵀ + hidden·Bᵀ. */
-export function linear(backend: CudaBackend, y: MatrixOperand, x: MatrixOperand, weight: FrozenWeight, branch?: { hidden: TensorInfo; b: TensorInfo }): void {
-  const product = (beta: number) => withWeight(backend, weight, (w) => backend.multiply({ a: x, b: w, transposeB: true, out: y, beta }));
-  if (branch) productWithBranch(backend, y, branch.hidden, 'b', branch.b, { options: undefined }, product);
-  else product(0);
-}
-
-/** dx [n, in] = dy·W + dropout(dHidden·A). */
-export function inputGradient(
-  backend: CudaBackend,
-  dx: MatrixOperand,
-  dy: MatrixOperand,
-  weight: FrozenWeight,
-  branch: { dHidden: TensorInfo; a: TensorInfo } | undefined,
-  dropout: BranchDropout,
-): void {
-  const product = (beta: number) => withWeight(backend, weight, (w) => backend.multiply({ a: dy, b: w, out: dx, beta }));
-  if (branch) productWithBranch(backend, dx, branch.dHidden, 'a', branch.a, dropout, product);
-  else product(0);
-}
-
-export interface LoraGradientOperands {
-  /** [n, out] and [n, in], bf16. */
+export interface BranchGradient extends Branch {
+  /** [n, out], bf16. */
   dy: MatrixOperand;
-  x: MatrixOperand;
-  /** [n, rank] = scale · dropout(x)·Aᵀ, bf16. */
-  hidden: TensorInfo;
   b: TensorInfo;
+  /** [n, rank] of `branchesDown`. */
+  hidden: TensorInfo;
   /** Written to, or added to when `accumulate`; float32. */
   dA: TensorInfo;
   dB: TensorInfo;
 }
 
-/** dA = dHiddenᵀ·dropout(x) and dB = dyᵀ·hidden. @returns dHidden [n, rank] = scale · dy·B */
-export function loraGradients(
-  backend: CudaBackend,
-  { dy, x, hidden, b, dA, dB }: LoraGradientOperands,
-  scale: number,
-  dropout: BranchDropout,
-  accumulate = false,
-): TensorInfo {
-  const dHidden = down(backend, dy, 'b', b, scale, { options: undefined });
-  outer(backend, 'b', dB, hidden, dy, { options: undefined }, accumulate);
-  backend.moveCompanion(hidden, dHidden, KEEP_BITS);
-  outer(backend, 'a', dA, dHidden, x, dropout, accumulate);
-  return dHidden;
-}
-
-/** lowᵀ·dropout(x) into a gradient in A's layout [rank, width] or B's [width, rank]. */
-function outer(backend: CudaBackend, factor: Factor, gradient: TensorInfo, low: TensorInfo, x: MatrixOperand, dropout: BranchDropout, accumulate: boolean): void {
-  const { rows, columns: width } = x, [, rank] = low.shape;
-  if (rows === 0) {
-    if (!accumulate) backend.device.fill(backend.address(gradient), 0, 4 * rank * width);
-    return;
+/** dA = dHiddenᵀ·dropout(x) and dB = dyᵀ·hidden of each branch. @returns dHidden [n, rank] = scale · dy·B of each, for `inputGradients` */
+export function branchGradients(backend: CudaBackend, x: MatrixOperand, branches: readonly BranchGradient[], { first = 0, accumulate = false } = {}): TensorInfo[] {
+  const dHiddens = new Map(branches.map((branch) => [branch, backend.make([x.rows, branch.rank], 'float32', 'bf16', "a LoRA branch's gradient")]));
+  if (x.rows === 0) {
+    if (!accumulate) for (const { dA, dB } of branches) for (const info of [dA, dB]) backend.device.fill(backend.address(info), 0, 4 * info.shape[0] * info.shape[1]);
+    return [...dHiddens.values()];
   }
-  if (isFused(rank, width, dropout)) {
-    const perBlock = outerRows(rows), blocks = ceilDiv(rows, perBlock);
-    const { masking, bits } = maskingOf(backend, low, dropout);
-    backend.scratch(4 * blocks * rank * width, 'parts of a LoRA gradient', (parts) => {
-      backend.launch(loraOuterProgram(rank, masking, rows, width), [
-        { pointer: parts }, bits, backend.pointer(low), { pointer: x.address }, { i64: rows }, width, perBlock, { i64: dropout.first ?? 0 }, ...drawArguments(backend, dropout),
-      ]);
-      backend.launch(loraSumProgram(factor, rank, width), [backend.pointer(gradient), { pointer: parts }, blocks, width, accumulate ? 1 : 0]);
+  const fused = branches.filter((branch) => isFused(branch, first));
+  for (const group of launches(fused)) outputPass(backend, group, dHiddens, accumulate);
+  for (const branch of fused) backend.moveCompanion(branch.hidden, dHiddens.get(branch)!, KEEP_BITS);
+  for (const group of launches(fused, (branch) => Number(isDropping(branch)))) inputPass(backend, x, group, dHiddens, accumulate);
+  for (const branch of branches) {
+    if (fused.includes(branch)) continue;
+    const { dy, hidden, b, dA, dB, scale } = branch, dHidden = backend.matrix(dHiddens.get(branch)!, x.rows, branch.rank), beta = accumulate ? 1 : 0;
+    backend.with('bf16', [b, hidden], (factor, low) => {
+      backend.multiply({ a: dy, b: backend.matrix(factor, ...shapeOf(factor)), out: dHidden, alpha: scale });
+      backend.multiply({ a: dy, transposeA: true, b: backend.matrix(low, ...shapeOf(low)), out: backend.matrix(dB, ...shapeOf(dB)), beta });
     });
-    return;
+    withDropped(backend, x, branch, first, (input) => backend.multiply({ a: dHidden, transposeA: true, b: input, out: backend.matrix(dA, ...shapeOf(dA)), beta }));
   }
-  const thin = backend.matrix(low, rows, rank), beta = accumulate ? 1 : 0;
-  withDropped(backend, x, dropout, (wide) =>
-    backend.multiply(
-      factor === 'a'
-        ? { a: thin, transposeA: true, b: wide, out: backend.matrix(gradient, rank, width), beta }
-        : { a: wide, transposeA: true, b: thin, out: backend.matrix(gradient, width, rank), beta },
-    ));
+  return [...dHiddens.values()];
 }
 
-function withDropped(backend: CudaBackend, x: MatrixOperand, dropout: BranchDropout, use: (input: MatrixOperand) => void): void {
-  if (!isDropping(dropout)) return use(x);
+/** dHidden and dB of branches of one rank, in one pass over each gradient. */
+function outputPass(backend: CudaBackend, group: readonly BranchGradient[], dHiddens: ReadonlyMap<BranchGradient, TensorInfo>, accumulate: boolean): void {
+  const { rows } = group[0].dy, rank = group[0].rank;
+  const shape = { rank, members: group.length, rows, width: Math.max(...group.map(({ dy }) => dy.columns)) };
+  const perBlock = outputRows(shape), rowBlocks = ceilDiv(rows, perBlock);
+  const columnBlocks = ({ dy }: BranchGradient): number => ceilDiv(dy.columns, 128);
+  const sizes = group.map((branch) => ({ low: columnBlocks(branch) * rows * rank, b: rowBlocks * branch.dy.columns * rank }));
+  backend.scratch(4 * sizes.reduce((sum, { low, b }) => sum + low + b, 0), 'parts of LoRA gradients', (start) => {
+    let at = start;
+    const places = sizes.map(({ low, b }) => ({ low: (at += 4 * low) - 4 * low, b: (at += 4 * b) - 4 * b }));
+    backend.with('bf16', group.map(({ hidden }) => hidden), (...lows) =>
+      backend.with('f32', group.map(({ b }) => b), (...factors) =>
+        backend.launch(loraOutputProgram(shape), [
+          { i64: rows }, perBlock,
+          ...group.flatMap(({ dy }, i): KernelArgument[] => [
+            { pointer: places[i].low }, { pointer: places[i].b }, { pointer: dy.address }, backend.pointer(lows[i]), backend.pointer(factors[i]), dy.columns,
+          ]),
+        ])));
+    sum(backend, group.flatMap((branch, i): SumJob[] => [
+      { out: dHiddens.get(branch)!, bf16: true, parts: places[i].low, size: rows * rank, count: columnBlocks(branch), scale: branch.scale * inflation(branch), accumulate: false },
+      { out: branch.dB, bf16: false, parts: places[i].b, size: branch.dy.columns * rank, count: rowBlocks, scale: 1, accumulate },
+    ]));
+  });
+}
+
+/** dA of branches of one rank, in one pass over x. */
+function inputPass(backend: CudaBackend, x: MatrixOperand, group: readonly BranchGradient[], dHiddens: ReadonlyMap<BranchGradient, TensorInfo>, accumulate: boolean): void {
+  const { rows, columns: inner } = x, rank = group[0].rank;
+  const shape = { rank, members: group.length, masked: isDropping(group[0]), rows, inner };
+  const perBlock = inputRows(shape), blocks = ceilDiv(rows, perBlock), size = rank * inner;
+  backend.scratch(4 * group.length * blocks * size, 'parts of LoRA gradients', (start) => {
+    const parts = (i: number): number => start + 4 * i * blocks * size;
+    backend.launch(loraInputProgram(shape), [
+      { pointer: x.address }, { i64: rows }, inner, perBlock, bitsPitch(inner),
+      ...group.flatMap((branch, i): KernelArgument[] => [{ pointer: parts(i) }, bitsOf(backend, dHiddens.get(branch)!), backend.pointer(dHiddens.get(branch)!)]),
+    ]);
+    sum(backend, group.map(({ dA }, i) => ({ out: dA, bf16: false, parts: parts(i), size, count: blocks, scale: 1, accumulate })));
+  });
+}
+
+interface SumJob {
+  out: TensorInfo;
+  bf16: boolean;
+  parts: number;
+  size: number;
+  count: number;
+  scale: number;
+  accumulate: boolean;
+}
+
+const sum = (backend: CudaBackend, jobs: readonly SumJob[]): void =>
+  backend.launch(loraSumProgram(jobs.map(({ bf16 }) => bf16), jobs.map(({ size }) => size)),
+    jobs.flatMap(({ out, parts, size, count, scale, accumulate }): KernelArgument[] => [backend.pointer(out), { pointer: parts }, size, count, { f32: scale }, accumulate ? 1 : 0]));
+
+const bitsOf = (backend: CudaBackend, low: TensorInfo): { pointer: number } => ({ pointer: backend.findCompanion(low, KEEP_BITS)?.address ?? 0 });
+
+/** A layer's share of the gradient to x. */
+export interface InputGradient {
+  dy: MatrixOperand;
+  weight: FrozenWeight;
+  branch?: Branch & { a: TensorInfo; dHidden: TensorInfo };
+}
+
+/** dx [n, in] = Σ dy·W + dropout(dHidden·A): the branches' sum is written first, and each product adds to it. */
+export function inputGradients(backend: CudaBackend, dx: MatrixOperand, members: readonly InputGradient[], first = 0): void {
+  const { rows, columns: inner } = dx;
+  const branches = members.flatMap(({ branch }) => (branch ? [branch] : []));
+  const fused = branches.filter((branch) => isFused(branch, first));
+  let written = false;
+  for (const group of launches(fused, (branch) => Number(isDropping(branch)))) {
+    const shape = { factor: 'a' as const, rank: group[0].rank, members: group.length, rows, width: inner, mode: 'sum' as const, masked: isDropping(group[0]) };
+    backend.with('f32', group.map(({ a }) => a), (...factors) =>
+      backend.launch(loraSpreadProgram(shape), [
+        { i64: rows }, bitsPitch(inner), { pointer: dx.address }, { pointer: written ? dx.address : 0 }, inner,
+        ...group.flatMap(({ dHidden }, i): KernelArgument[] => [backend.pointer(dHidden), backend.pointer(factors[i]), bitsOf(backend, dHidden)]),
+      ]));
+    written = true;
+  }
+  for (const { dy, weight } of members) {
+    withWeight(backend, weight, (w) => backend.multiply({ a: dy, b: w, out: dx, beta: written ? 1 : 0 }));
+    written = true;
+  }
+  for (const branch of branches) if (!fused.includes(branch)) addInputGradient(backend, dx, branch, first);
+}
+
+/** dx += dropout(dHidden·A). */
+function addInputGradient(backend: CudaBackend, dx: MatrixOperand, branch: NonNullable<InputGradient['branch']>, first: number): void {
+  const { a, dHidden, dropout } = branch;
+  backend.with('bf16', [dHidden, a], (low, factor) => {
+    const product = { a: backend.matrix(low, ...shapeOf(low)), b: backend.matrix(factor, ...shapeOf(factor)) };
+    if (!isDropping(branch)) return backend.multiply({ ...product, out: dx, beta: 1 });
+    const size = dx.rows * dx.columns;
+    backend.scratch(2 * size, 'a branch before dropout', (address) => {
+      backend.multiply({ ...product, out: { ...dx, address } });
+      backend.launch(dropoutAddProgram(size), [{ pointer: dx.address }, { pointer: address }, { i64: size }, { i64: first }, ...drawArguments(backend, dropout)]);
+    });
+  });
+}
+
+function withDropped(backend: CudaBackend, x: MatrixOperand, branch: Branch, first: number, use: (input: MatrixOperand) => void): void {
+  if (!isDropping(branch)) return use(x);
   const size = x.rows * x.columns;
   backend.scratch(2 * size, 'dropped-out inputs', (address) => {
-    backend.launch(dropoutProgram('bf16', 'bf16', size), [{ pointer: address }, { pointer: x.address }, { i64: size }, { i64: dropout.first ?? 0 }, ...drawArguments(backend, dropout)]);
+    backend.launch(dropoutProgram('bf16', 'bf16', size), [{ pointer: address }, { pointer: x.address }, { i64: size }, { i64: first }, ...drawArguments(backend, branch.dropout)]);
     use({ ...x, address });
   });
 }
+
+const shapeOf = ({ shape: [rows, columns] }: TensorInfo): [number, number] => [rows, columns];

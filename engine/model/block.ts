@@ -1,7 +1,7 @@
-import { add, reshape, type Tensor, type Tensor1D, type Tensor2D, type Tensor4D } from '@tensorflow/tfjs-core';
-import { adaptedLinear } from '../tensor/adapted-linear.js';
+import { reshape, type Tensor, type Tensor1D, type Tensor2D, type Tensor4D } from '@tensorflow/tfjs-core';
+import { adaptedLinears } from '../tensor/adapted-linear.js';
 import type { LoraBranch } from '../tensor/lora.js';
-import { rmsNorm } from '../tensor/rms-norm.js';
+import { rmsNorm, rmsNormBeside } from '../tensor/rms-norm.js';
 import { rotaryEmbedding } from '../tensor/rotary-embedding.js';
 import { swiGlu } from '../tensor/swi-glu.js';
 import type { LlamaModel } from './load.js';
@@ -37,24 +37,25 @@ export function attentionHalf(model: LlamaModel, layer: number, x: Tensor2D, con
     return (rotates ? rotaryEmbedding(normed as Tensor4D, rope.cos, rope.sin) : normed) as Tensor4D;
   };
 
-  const normed = rmsNorm(x, inputNorm, rmsNormEps);
-  const q = prepared(split(project('q_proj', normed), heads), qkNorm?.query);
-  const k = prepared(split(project('k_proj', normed), kvHeads), qkNorm?.key);
-  const v = split(project('v_proj', normed), kvHeads);
-  const attended = reshape(attend(layer, q, k, v), [x.shape[0], heads * headDim]);
-  return add(x, project('o_proj', attended));
+  const [residual, normed] = rmsNormBeside(x, inputNorm, rmsNormEps);
+  const [queries, keys, values] = project(['q_proj', 'k_proj', 'v_proj'], normed);
+  const q = prepared(split(queries, heads), qkNorm?.query);
+  const k = prepared(split(keys, kvHeads), qkNorm?.key);
+  const attended = reshape(attend(layer, q, k, split(values, kvHeads)), [x.shape[0], heads * headDim]);
+  return project(['o_proj'], attended, residual)[0] as Tensor2D;
 }
 
 /** A block's feed-forward layer and the residual stream around it: x [B·T, hidden] → [B·T, hidden]. */
 export function feedForwardHalf(model: LlamaModel, layer: number, x: Tensor2D, context: BlockContext): Tensor2D {
   const project = projections(model, layer, context);
-  const wide = rmsNorm(x, model.blocks[layer].postAttentionNorm, model.config.rmsNormEps);
-  const gated = swiGlu(project('gate_proj', wide), project('up_proj', wide));
-  return add(x, project('down_proj', gated));
+  const [residual, normed] = rmsNormBeside(x, model.blocks[layer].postAttentionNorm, model.config.rmsNormEps);
+  const [gate, up] = project(['gate_proj', 'up_proj'], normed);
+  return project(['down_proj'], swiGlu(gate, up), residual)[0] as Tensor2D;
 }
 
-/** A block's linear layers, by name. */
-function projections(model: LlamaModel, layer: number, { lora }: BlockContext): (name: BlockModule, input: Tensor) => Tensor {
+/** A block's linear layers by name, several of one input at a time; `residual` is added to the result. */
+function projections(model: LlamaModel, layer: number, { lora }: BlockContext): (names: readonly BlockModule[], input: Tensor, residual?: Tensor) => Tensor[] {
   const { linear, biases } = model.blocks[layer];
-  return (name, input) => adaptedLinear(input, linear[name], { lora: lora(modulePath(layer, name)), bias: biases?.[name] });
+  return (names, input, residual) =>
+    adaptedLinears(input, names.map((name) => ({ weight: linear[name], lora: lora(modulePath(layer, name)), bias: biases?.[name], residual })));
 }

@@ -4,6 +4,7 @@ import { philoxWords, type PhiloxKey } from '../random/philox.js';
 import { registerPortableKernel, runKernel } from './kernel.js';
 import { isNative } from './tensorflow-native.js';
 import { dropoutMaskNative } from './dropout-mask-native.js';
+import { dropoutInflation, dropoutThreshold } from './dropout-rate.js';
 
 /** Kernel: no inputs, attrs DropoutMaskAttrs → float32 of `shape`. */
 export const DropoutMask = 'TemperDropoutMask';
@@ -14,8 +15,9 @@ export interface DropoutMaskAttrs {
 }
 
 /**
- * 0 with probability `rate`, else 1 / (1 - rate), the same on every backend: element i is kept when the low 23 bits of word
- * i of the key's Philox stream, as a fraction of 2^23, are at least float32(rate).
+ * 0 with probability `rate` (in steps of 1/32768), else one over the probability of being kept; the same on every backend.
+ * Element i has half i % 2 (the low one first) of word i / 2 of the key's Philox stream, and is kept when the half's low 15 bits
+ * reach `dropoutThreshold(rate)`.
  * @param rate in [0, 1)
  */
 export function dropoutMask(shape: number[], rate: number, key: PhiloxKey): Tensor {
@@ -25,8 +27,8 @@ export function dropoutMask(shape: number[], rate: number, key: PhiloxKey): Tens
 
 registerPortableKernel<Record<string, never>, DropoutMaskAttrs>(DropoutMask, (_inputs, { shape, rate, key }) => {
   if (isNative()) return dropoutMaskNative(shape, rate, key);
-  const words = philoxWords(key, util.sizeFromShape(shape));
-  const threshold = Math.fround(rate) * 2 ** 23;
-  const kept = Math.fround(1 / (1 - rate));
-  return tensor(Float32Array.from(words, (word) => ((word & 0x7fffff) >= threshold ? kept : 0)), shape);
+  const size = util.sizeFromShape(shape);
+  const words = philoxWords(key, Math.ceil(size / 2));
+  const threshold = dropoutThreshold(rate), kept = dropoutInflation(rate);
+  return tensor(Float32Array.from({ length: size }, (_, i) => (((words[i >> 1] >>> (16 * (i & 1))) & 0x7fff) >= threshold ? kept : 0)), shape);
 });

@@ -33,9 +33,9 @@ export function runKernel<R extends Tensor | Tensor[]>(name: string, inputs: Inp
 interface Recorder {
   runKernelFunc(op: {
     inputs: Present;
-    forwardFunc: (backend: unknown, save: (tensors: Tensor[]) => void) => Tensor;
-    backwardsFunc: (dy: Tensor, saved: Tensor[]) => Record<string, () => Tensor>;
-  }): Tensor;
+    forwardFunc: (backend: unknown, save: (tensors: Tensor[]) => void) => Tensor | Tensor[];
+    backwardsFunc: (dy: Tensor | Tensor[], saved: Tensor[]) => Record<string, () => Tensor>;
+  }): Tensor | Tensor[];
   isTapeOn(): boolean;
 }
 
@@ -44,17 +44,18 @@ export const isRecording = (): boolean => (engine() as unknown as Recorder).isTa
 
 /**
  * Runs `forward` as one node of the gradient tape. `inputs` are what a gradient may flow to; `backward` returns one thunk
- * for each, called only when the gradient is needed. What `forward` saves is kept until the gradient is taken.
+ * for each, called only when the gradient is needed. What `forward` saves is kept until the gradient is taken. Of several results
+ * each has its gradient in `dy`, zeros where nothing depends on it; of a single one `dy` is no list.
  */
-export function differentiable<T extends Tensor>(
+export function differentiable<T extends Tensor | Tensor[]>(
   inputs: Inputs,
   forward: (save: (tensors: Tensor[]) => void) => T,
-  backward: (dy: T, saved: Tensor[]) => Record<string, () => Tensor>,
+  backward: (dy: T extends Tensor[] ? Tensor | Tensor[] : T, saved: Tensor[]) => Record<string, () => Tensor>,
 ): T {
   return (engine() as unknown as Recorder).runKernelFunc({
     inputs: present(inputs),
     forwardFunc: (_backend, save) => forward(save),
-    backwardsFunc: (dy, saved) => backward(dy as T, saved),
+    backwardsFunc: (dy, saved) => backward(dy as never, saved),
   }) as T;
 }
 

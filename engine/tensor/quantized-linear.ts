@@ -1,6 +1,7 @@
-import { add, cast, greater, matMul, mul, reshape, sum, util, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
+import { add, cast, clone, greater, matMul, mul, reshape, sum, util, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
 import { dropoutMask } from './dropout-mask.js';
 import { dropoutKeepNative, selectNative } from './dropout-mask-native.js';
+import { dropoutInflation } from './dropout-rate.js';
 import { dequantize, type FrozenWeight } from './frozen-weight.js';
 import { differentiable, registerPortableKernel, runKernel, type Inputs } from './kernel.js';
 import { checkLora, type DropoutOptions, type LoraBranch } from './lora.js';
@@ -11,107 +12,152 @@ export interface QuantizedLinearOptions {
   lora?: LoraBranch;
   /** [out]. */
   bias?: Tensor1D;
+  /** [..., out]: added to the result, as a residual stream is. */
+  residual?: Tensor;
+}
+
+/** One of the layers that share an input. */
+export interface LinearMember extends QuantizedLinearOptions {
+  weight: FrozenWeight;
 }
 
 /**
- * y = x·Wᵀ + bias + scale · dropout(x)·Aᵀ·Bᵀ, with W frozen: gradients flow to x, A, B and the bias only.
+ * y = x·Wᵀ + bias + residual + scale · dropout(x)·Aᵀ·Bᵀ, with W frozen: gradients flow to x, A, B, the bias and the residual only.
  * @param x [..., in]
  * @returns [..., out]
  */
-export function quantizedLinear(x: Tensor, weight: FrozenWeight, options: QuantizedLinearOptions = {}): Tensor {
-  const [out, inner] = weight.shape;
-  const { lora, bias } = options;
-  if (x.shape.at(-1) !== inner) throw shapeError(`quantizedLinear: x: expected [...,${inner}] for weight [${out},${inner}], got ${shapeText(x)}`);
-  if (lora) checkLora('quantizedLinear', lora, weight.shape);
-  if (bias) expectShape('quantizedLinear', 'bias', bias, [out]);
+export const quantizedLinear = (x: Tensor, weight: FrozenWeight, options: QuantizedLinearOptions = {}): Tensor => quantizedLinears(x, [{ weight, ...options }])[0];
 
-  const lead = x.shape.slice(0, -1);
-  const attrs: QuantizedLinearAttrs = { weight, scale: lora?.scale ?? 0, dropout: lora?.dropout };
+/**
+ * The same for several layers of one input, whose passes over x and whose gradients to it are then made together.
+ * @param x [..., in]
+ * @returns [..., out] of each member
+ */
+export function quantizedLinears(x: Tensor, members: readonly LinearMember[]): Tensor[] {
+  const lead = x.shape.slice(0, -1), inner = x.shape.at(-1)!;
+  for (const { weight, lora, bias, residual } of members) {
+    const [out] = weight.shape;
+    if (inner !== weight.shape[1]) throw shapeError(`quantizedLinear: x: expected [...,${weight.shape[1]}] for weight [${weight.shape.join(',')}], got ${shapeText(x)}`);
+    if (lora) checkLora('quantizedLinear', lora, weight.shape);
+    if (bias) expectShape('quantizedLinear', 'bias', bias, [out]);
+    if (residual) expectShape('quantizedLinear', 'residual', residual, [...lead, out]);
+  }
   const isMatrix = x.rank === 2; // a reshape costs an op call, which counts where the rows are few
-  const rows: Tensor2D = isMatrix ? (x as Tensor2D) : reshape(x, [util.sizeFromShape(lead), inner]);
-  const forward = { x: rows, a: lora?.a, b: lora?.b, bias };
-  const y = differentiable<Tensor>(
+  const count = util.sizeFromShape(lead);
+  const rows = (tensor: Tensor): Tensor2D => (isMatrix ? (tensor as Tensor2D) : reshape(tensor, [count, tensor.shape.at(-1)!]));
+  const attrs: QuantizedLinearAttrs = { members: members.map(({ weight, lora }) => ({ weight, scale: lora?.scale ?? 0, dropout: lora?.dropout })) };
+  const input = rows(x);
+  const forward: Inputs = { x: input };
+  members.forEach(({ lora, bias, residual }, i) =>
+    Object.assign(forward, { [`a${i}`]: lora?.a, [`b${i}`]: lora?.b, [`bias${i}`]: bias, [`residual${i}`]: residual && rows(residual) }));
+  const branches = members.flatMap(({ lora }, i) => (lora ? [{ index: i, a: lora.a, b: lora.b }] : []));
+
+  const ys = differentiable<Tensor[]>(
     forward,
     (save) => {
-      const [y, hidden, ...keep] = runKernel<Tensor[]>(QuantizedLinear, forward, attrs);
-      if (lora) save([rows, hidden, lora.a, lora.b, ...keep]);
-      return y;
+      const results = runKernel<Tensor[]>(QuantizedLinear, forward, attrs);
+      if (branches.length > 0) save([input, ...branches.flatMap(({ a, b }) => [a, b]), ...results.slice(members.length)]);
+      return results.slice(0, members.length);
     },
-    (dy, saved) => backward(dy as Tensor2D, saved as Tensor2D[], attrs),
+    (dys, saved) => backward([dys].flat(), saved, branches.map(({ index }) => index), attrs),
   );
-  return isMatrix ? y : reshape(y, [...lead, out]);
+  return isMatrix ? ys : ys.map((y) => reshape(y, [...lead, y.shape.at(-1)!]));
 }
 
-function backward(dy: Tensor2D, saved: Tensor2D[], attrs: QuantizedLinearAttrs): Record<string, () => Tensor> {
-  const bias = () => sum(dy, 0);
-  if (saved.length === 0) return { x: () => runKernel<Tensor>(QuantizedLinearGradInput, { dy }, attrs), bias };
-  const [x, hidden, a, b, keep] = saved;
-  const [da, db, dHidden] = runKernel<Tensor[]>(LoraGrad, { dy, x, hidden, b, keep }, attrs);
-  return { x: () => runKernel<Tensor>(QuantizedLinearGradInput, { dy, dHidden, a, keep }, attrs), a: () => da, b: () => db, bias };
+function backward(dys: Tensor[], [x, ...saved]: Tensor[], branches: number[], attrs: QuantizedLinearAttrs): Record<string, () => Tensor> {
+  const byIndex = (name: string, tensors: readonly Tensor[], indices: readonly number[]): Inputs => Object.fromEntries(tensors.map((tensor, i) => [`${name}${indices[i]}`, tensor]));
+  const all = byIndex('dy', dys, dys.map((_, i) => i));
+  const thunks: Record<string, () => Tensor> = {};
+  dys.forEach((dy, i) => {
+    thunks[`bias${i}`] = () => sum(dy, 0);
+    thunks[`residual${i}`] = () => clone(dy);
+  });
+  if (branches.length === 0) return { ...thunks, x: () => runKernel<Tensor>(QuantizedLinearGradInput, all, attrs) };
+  const factors = saved.slice(0, 2 * branches.length), hiddens = saved.slice(2 * branches.length, 3 * branches.length), keeps = saved.slice(3 * branches.length);
+  const a = byIndex('a', factors.filter((_, i) => i % 2 === 0), branches), b = byIndex('b', factors.filter((_, i) => i % 2 === 1), branches);
+  const keep = byIndex('keep', keeps, branches.filter((index) => isDropping(attrs.members[index])));
+  const found = runKernel<Tensor[]>(LoraGrad, { x, ...byIndex('dy', branches.map((index) => dys[index]), branches), ...byIndex('hidden', hiddens, branches), ...b, ...keep }, attrs);
+  branches.forEach((index, i) => {
+    thunks[`a${index}`] = () => found[3 * i];
+    thunks[`b${index}`] = () => found[3 * i + 1];
+  });
+  const dHidden = byIndex('dHidden', branches.map((_, i) => found[3 * i + 2]), branches);
+  return { ...thunks, x: () => runKernel<Tensor>(QuantizedLinearGradInput, { ...all, ...dHidden, ...a, ...keep }, attrs) };
 }
 
-export interface QuantizedLinearAttrs {
+export interface LinearMemberAttrs {
   weight: FrozenWeight;
   /** Of the LoRA branch; 0 without one. */
   scale: number;
   dropout?: DropoutOptions;
 }
+export interface QuantizedLinearAttrs {
+  members: LinearMemberAttrs[];
+}
+
+/** Whether a branch drops at all. */
+export const isDropping = ({ dropout }: { dropout?: DropoutOptions }): boolean => dropout !== undefined && dropout.rate > 0;
 
 /**
- * Kernel: { x [n,in], a?, b?, bias? }, QuantizedLinearAttrs → [y [n,out]] and, with a branch, hidden [n,rank] = scale · dropout(x)·Aᵀ.
- * A backend for which drawing is dear adds keep (bool [n,in], what dropout keeps), and gets it back in the backward kernels.
+ * Kernels' inputs carry a member's number: a0, b0, a1, … Those without a number are shared.
+ *
+ * Kernel: { x [n,in], a, b, bias, residual [n,out] of members that have them }, QuantizedLinearAttrs → [y [n,out] of each member, then of
+ * each with a branch hidden [n,rank] = scale · dropout(x)·Aᵀ]. A backend for which drawing is dear adds keep (bool [n,in], what
+ * dropout keeps) of each branch that drops, and gets it back in the backward kernels.
  */
 export const QuantizedLinear = 'TemperQuantizedLinear';
-export interface QuantizedLinearInputs extends Inputs {
-  x: Tensor2D;
-  a?: Tensor2D;
-  b?: Tensor2D;
-  bias?: Tensor1D;
-}
 
 /**
- * Kernel: { dy [n,out], x [n,in], hidden [n,rank], b, keep? }, QuantizedLinearAttrs → [dA, dB, dHidden [n,rank]]; dHidden, scale · dy·B,
- * is for QuantizedLinearGradInput of the same backend alone, which may expect dropout's factor in it.
+ * Kernel: { x, and of each member with a branch dy [n,out], hidden [n,rank], b, keep? }, QuantizedLinearAttrs → [dA, dB, dHidden
+ * [n,rank]] of each of these members; dHidden, scale · dy·B, is for QuantizedLinearGradInput of the same backend alone, which may
+ * expect dropout's factor in it.
  */
 export const LoraGrad = 'TemperLoraGrad';
-export interface LoraGradInputs extends Inputs {
-  dy: Tensor2D;
-  x: Tensor2D;
-  hidden: Tensor2D;
-  b: Tensor2D;
-  keep?: Tensor2D;
-}
 
-/** Kernel: { dy [n,out], dHidden?, a?, keep? }, QuantizedLinearAttrs → dx [n,in] = dy·W + dropout(dHidden·A). */
+/** Kernel: { dy [n,out] of each member, and of those with a branch dHidden, a, keep? }, QuantizedLinearAttrs → dx [n,in] = Σ dy·W + dropout(dHidden·A). */
 export const QuantizedLinearGradInput = 'TemperQuantizedLinearGradInput';
-export interface QuantizedLinearGradInputInputs extends Inputs {
-  dy: Tensor2D;
-  dHidden?: Tensor2D;
-  a?: Tensor2D;
-  keep?: Tensor2D;
-}
 
-registerPortableKernel<QuantizedLinearInputs, QuantizedLinearAttrs>(QuantizedLinear, ({ x, a, b, bias }, { weight, scale, dropout }) => {
-  let y: Tensor = matMul(x, dequantize(weight), false, true);
-  if (bias) y = add(y, bias);
-  if (!a || !b) return [y];
-  const keep = dropout && dropout.rate > 0 ? dropoutKeep(x.shape, dropout) : undefined;
-  const hidden = mul(matMul(dropped(x, keep), a, false, true), scale * inflation(dropout));
-  return [add(y, matMul(hidden, b, false, true)), hidden, ...(keep ? [keep] : [])];
+export type LinearInputs = Record<string, Tensor2D | undefined> & { x: Tensor2D };
+export type LinearGradInputs = Record<string, Tensor2D | undefined>;
+
+registerPortableKernel<LinearInputs, QuantizedLinearAttrs>(QuantizedLinear, (inputs, { members }) => {
+  const { x } = inputs;
+  const ys: Tensor[] = [], hiddens: Tensor[] = [], keeps: Tensor[] = [];
+  members.forEach(({ weight, scale, dropout }, i) => {
+    const { [`a${i}`]: a, [`b${i}`]: b, [`bias${i}`]: bias, [`residual${i}`]: residual } = inputs;
+    let y: Tensor = matMul(x, dequantize(weight), false, true);
+    if (bias) y = add(y, bias);
+    if (a && b) {
+      const keep = dropout && isDropping({ dropout }) ? dropoutKeep(x.shape, dropout) : undefined;
+      const hidden = mul(matMul(dropped(x, keep), a, false, true), scale * inflation(dropout));
+      y = add(y, matMul(hidden, b, false, true));
+      hiddens.push(hidden);
+      if (keep) keeps.push(keep);
+    }
+    ys.push(residual ? add(residual, y) : y);
+  });
+  return [...ys, ...hiddens, ...keeps];
 });
 
-registerPortableKernel<LoraGradInputs, QuantizedLinearAttrs>(LoraGrad, ({ dy, x, hidden, b, keep }, { scale, dropout }) => {
-  const dHidden = mul(matMul(dy, b), scale * inflation(dropout));
-  return [matMul(dHidden, dropped(x, keep), true, false), matMul(dy, hidden, true, false), dHidden];
-});
+registerPortableKernel<LinearInputs, QuantizedLinearAttrs>(LoraGrad, (inputs, { members }) =>
+  members.flatMap(({ scale, dropout }, i) => {
+    const { x, [`dy${i}`]: dy, [`hidden${i}`]: hidden, [`b${i}`]: b, [`keep${i}`]: keep } = inputs;
+    if (!dy || !hidden || !b) return [];
+    const dHidden = mul(matMul(dy, b), scale * inflation(dropout));
+    return [matMul(dHidden, dropped(x, keep), true, false), matMul(dy, hidden, true, false), dHidden];
+  }));
 
-registerPortableKernel<QuantizedLinearGradInputInputs, QuantizedLinearAttrs>(QuantizedLinearGradInput, ({ dy, dHidden, a, keep }, { weight }) => {
-  const dx = matMul(dy, dequantize(weight));
-  return dHidden && a ? add(dx, dropped(matMul(dHidden, a), keep)) : dx;
-});
+registerPortableKernel<LinearGradInputs, QuantizedLinearAttrs>(QuantizedLinearGradInput, (inputs, { members }) =>
+  members
+    .map(({ weight }, i) => {
+      const { [`dy${i}`]: dy, [`dHidden${i}`]: dHidden, [`a${i}`]: a, [`keep${i}`]: keep } = inputs;
+      const dx = matMul(dy!, dequantize(weight));
+      return dHidden && a ? add(dx, dropped(matMul(dHidden, a), keep)) : dx;
+    })
+    .reduce((total, dx) => add(total, dx)));
 
 /** What dropout multiplies the kept elements by; taken into the narrow matrices, which costs less than in the wide ones. */
-const inflation = (dropout?: DropoutOptions): number => (dropout ? Math.fround(1 / (1 - dropout.rate)) : 1);
+const inflation = (dropout?: DropoutOptions): number => (dropout ? dropoutInflation(dropout.rate) : 1);
 
 function dropoutKeep(shape: number[], { rate, key }: DropoutOptions): Tensor {
   return isNative() ? dropoutKeepNative(shape, rate, key) : greater(dropoutMask(shape, rate, key), 0);

@@ -1,6 +1,6 @@
-import { add, mean, mul, reshape, rsqrt, square, sub, sum, util, type Tensor, type Tensor1D } from '@tensorflow/tfjs-core';
+import { add, clone, mean, mul, reshape, rsqrt, square, sub, sum, util, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
 import { differentiable, registerPortableKernel, runKernel, type Inputs } from './kernel.js';
-import { shapeError, shapeText } from './shape-error.js';
+import { expectShape, shapeError, shapeText } from './shape-error.js';
 
 /** Kernel: { x [n,d], weight [d] }, { eps } → y [n,d]. */
 export const RmsNorm = 'TemperRmsNorm';
@@ -8,10 +8,11 @@ export interface RmsNormInputs extends Inputs {
   x: Tensor;
   weight: Tensor1D;
 }
-/** Kernel: { dy [n,d], x [n,d], weight [d] }, { eps } → dx [n,d]. */
+/** Kernel: { dy [n,d], x [n,d], weight [d], skip? [n,d] }, { eps } → dx [n,d], plus `skip`. */
 export const RmsNormGrad = 'TemperRmsNormGrad';
 export interface RmsNormGradInputs extends RmsNormInputs {
   dy: Tensor;
+  skip?: Tensor;
 }
 export interface RmsNormAttrs {
   /** Added to the mean square. */
@@ -44,15 +45,37 @@ export function rmsNorm(x: Tensor, weight: Tensor1D, eps = 1e-6): Tensor {
   return x.rank === 2 ? y : reshape(y, x.shape);
 }
 
+/**
+ * [x itself, rmsNorm(x)], for a stream that goes on past the layer it is normalised for: the gradients of both are summed as they
+ * are made. No gradient flows to the weight.
+ * @param x [n, d]
+ */
+export function rmsNormBeside(x: Tensor2D, weight: Tensor1D, eps = 1e-6): [Tensor2D, Tensor2D] {
+  expectShape('rmsNormBeside', 'weight', weight, [x.shape[1]]);
+  const attrs: RmsNormAttrs = { eps };
+  return differentiable<Tensor[]>(
+    { x },
+    (save) => {
+      save([x, weight]);
+      return [clone(x), runKernel<Tensor>(RmsNorm, { x, weight }, attrs)];
+    },
+    (dys, [x, weight]) => {
+      const [skip, dy] = dys as Tensor[];
+      return { x: () => runKernel<Tensor>(RmsNormGrad, { dy, x, weight, skip }, attrs) };
+    },
+  ) as [Tensor2D, Tensor2D];
+}
+
 const inverseRoot = (x: Tensor, eps: number): Tensor => rsqrt(add(mean(square(x), -1, true), eps));
 const normalized = (x: Tensor, eps: number): Tensor => mul(x, inverseRoot(x, eps));
 
 registerPortableKernel<RmsNormInputs, RmsNormAttrs>(RmsNorm, ({ x, weight }, { eps }) => mul(normalized(x, eps), weight));
 
-registerPortableKernel<RmsNormGradInputs, RmsNormAttrs>(RmsNormGrad, ({ dy, x, weight }, { eps }) => {
+registerPortableKernel<RmsNormGradInputs, RmsNormAttrs>(RmsNormGrad, ({ dy, x, weight, skip }, { eps }) => {
   // With r = 1/rms and g = dy·weight: dx = r·g - x·r³·mean(g·x).
   const r = inverseRoot(x, eps);
   const g = mul(dy, weight);
   const slope = mul(mean(mul(g, x), -1, true), mul(square(r), r));
-  return sub(mul(g, r), mul(x, slope));
+  const dx = sub(mul(g, r), mul(x, slope));
+  return skip ? add(skip, dx) : dx;
 });

@@ -1,16 +1,16 @@
 import { memory, ones, tensor1d, tidy, type Tensor2D } from '@tensorflow/tfjs-core';
 import { expect, it } from 'vitest';
-import { philoxWords } from '../../engine/random/philox.js';
 import { dequantize, disposeWeight, freezeWeight } from '../../engine/tensor/frozen-weight.js';
 import { linearCrossEntropy } from '../../engine/tensor/linear-cross-entropy.js';
 import { describeBackends } from '../kit/backends.js';
 import { checkOp, random, randomInt, timesTransposed, toTensor, type Numbers } from '../kit/check-op.js';
+import { dropoutFactors } from '../kit/dropout.js';
 
 const key = { seed: 15, step: 16, stream: 17 };
 const rate = 0.3;
 const dropped = (x: Float64Array): Float64Array => {
-  const words = philoxWords(key, x.length);
-  return x.map((value, i) => ((words[i] & 0x7fffff) / 2 ** 23 >= Math.fround(rate) ? value / (1 - rate) : 0));
+  const factors = dropoutFactors(key, rate, x.length);
+  return x.map((value, i) => value * factors[i]);
 };
 
 /** Σ log Σ exp(logits) - logits[label] in float64, over the rows whose label is not negative. */

@@ -1,17 +1,17 @@
-import { grad, memory, ones, tidy, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
+import { concat, grad, memory, ones, tidy, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
 import { expect, it } from 'vitest';
-import { philoxWords } from '../../engine/random/philox.js';
 import { dequantize, disposeWeight, freezeWeight, type BaseDtype } from '../../engine/tensor/frozen-weight.js';
-import { quantizedLinear } from '../../engine/tensor/quantized-linear.js';
+import { quantizedLinear, quantizedLinears } from '../../engine/tensor/quantized-linear.js';
 import { describeBackends } from '../kit/backends.js';
 import { checkOp, random, timesTransposed, toTensor, type Numbers } from '../kit/check-op.js';
+import { dropoutFactors } from '../kit/dropout.js';
 
 const key = { seed: 5, step: 6, stream: 7 };
 
 /** x dropped by the definition of dropoutMask. */
 const dropped = (x: Float64Array, rate: number): Float64Array => {
-  const words = philoxWords(key, x.length);
-  return x.map((value, i) => ((words[i] & 0x7fffff) / 2 ** 23 >= Math.fround(rate) ? value / (1 - rate) : 0));
+  const factors = dropoutFactors(key, rate, x.length);
+  return x.map((value, i) => value * factors[i]);
 };
 const plus = (a: Float64Array, b: Numbers, factor = 1): Float64Array => a.map((value, i) => value + factor * b[i]);
 
@@ -55,6 +55,44 @@ describeBackends('quantizedLinear', ({ tolerance }) => {
     });
     matrix.dispose();
     disposeWeight(weight);
+  });
+
+  it.each([0, 0.4])('works on layers of one input together: branches of any rank or none, dropout %d, biases and residuals', async (rate) => {
+    const [rows, inner, outs, ranks] = [5, 12, [7, 9, 4], [3, 0, 2]];
+    const weights = outs.map((out) => freezeWeight(random([out, inner]).values, [out, inner], { dtype: 'int8' }));
+    const matrices = await Promise.all(weights.map(async (weight) => Float64Array.from(await tidy(() => dequantize(weight)).data())));
+    const keys = [key, key, { ...key, stream: 8 }];
+    const dropped = (x: Float64Array, i: number): Float64Array => {
+      const factors = dropoutFactors(keys[i], rate, x.length);
+      return x.map((value, j) => value * factors[j]);
+    };
+    await checkOp<string>({
+      operands: {
+        x: random([rows, inner]), bias1: random([outs[1]]), bias2: random([outs[2]]), residual0: random([rows, outs[0]]), residual2: random([rows, outs[2]]),
+        a0: random([3, inner]), b0: random([outs[0], 3]), a2: random([2, inner]), b2: random([outs[2], 2]),
+      },
+      op: ({ x, ...own }) => {
+        const ys = quantizedLinears(x, weights.map((weight, i) => ({
+          weight, bias: own[`bias${i}`] as Tensor1D | undefined, residual: own[`residual${i}`] as Tensor | undefined,
+          lora: ranks[i] ? { a: own[`a${i}`] as Tensor2D, b: own[`b${i}`] as Tensor2D, scale: 1 + i, dropout: { rate, key: keys[i] } } : undefined,
+        })));
+        return concat(ys, 1);
+      },
+      reference: ({ x, ...own }) => {
+        const ys = outs.map((out, i) => {
+          let y = timesTransposed(x, matrices[i], rows, inner, out);
+          if (ranks[i]) {
+            const low = timesTransposed(rate > 0 ? dropped(x, i) : x, own[`a${i}`], rows, inner, ranks[i]);
+            y = plus(y, timesTransposed(low, own[`b${i}`], rows, ranks[i], out), 1 + i);
+          }
+          if (own[`bias${i}`]) y = y.map((value, j) => value + own[`bias${i}`][j % out]);
+          return own[`residual${i}`] ? plus(y, own[`residual${i}`]) : y;
+        });
+        return Array.from({ length: rows }, (_, row) => ys.flatMap((y, i) => [...y.slice(row * outs[i], (row + 1) * outs[i])])).flat();
+      },
+      tolerance,
+    });
+    weights.forEach(disposeWeight);
   });
 
   it('leaves out the gradient that nobody needs', () => {

@@ -1,6 +1,6 @@
-import { ones, zeros, type Tensor1D } from '@tensorflow/tfjs-core';
+import { concat, ones, tensor1d, zeros, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
 import { expect, it } from 'vitest';
-import { rmsNorm } from '../../engine/tensor/rms-norm.js';
+import { rmsNorm, rmsNormBeside } from '../../engine/tensor/rms-norm.js';
 import { describeBackends } from '../kit/backends.js';
 import { checkOp, random } from '../kit/check-op.js';
 
@@ -16,6 +16,20 @@ describeBackends('rmsNorm', ({ tolerance }) => {
           const square = x.subarray(start, start + size).reduce((sum, v) => sum + v * v, 0) / size;
           return (value / Math.sqrt(square + 1e-5)) * weight[i % size];
         }),
+      tolerance,
+    });
+  });
+
+  it('hands x on beside its normalised rows, and sums the gradients of both', async () => {
+    const [rows, size] = [4, 9];
+    const weight = random([size]).values;
+    await checkOp({
+      operands: { x: random([rows, size]) },
+      op: ({ x }) => concat(rmsNormBeside(x as Tensor2D, tensor1d(weight), 1e-5), 0),
+      reference: ({ x }) => {
+        const square = (row: number): number => x.subarray(row * size, (row + 1) * size).reduce((sum, v) => sum + v * v, 0) / size;
+        return [...x, ...x.map((value, i) => (value / Math.sqrt(square(Math.floor(i / size)) + 1e-5)) * weight[i % size])];
+      },
       tolerance,
     });
   });

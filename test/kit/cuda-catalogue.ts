@@ -13,7 +13,7 @@ import { dropoutAddProgram, dropoutProgram } from '../../engine/cuda/programs/dr
 import { binaryProgram, castProgram, rangeProgram, selectProgram, unaryProgram } from '../../engine/cuda/programs/elementwise.cu.js';
 import { gatherProgram, oneHotProgram, placeRowsProgram, stridedCopyProgram } from '../../engine/cuda/programs/layout.cu.js';
 import { uniformNoiseProgram } from '../../engine/cuda/programs/noise.cu.js';
-import { loraDownProgram, loraOuterProgram, loraSpreadProgram, loraSumProgram } from '../../engine/cuda/programs/lora.cu.js';
+import { loraDownProgram, loraInputProgram, loraOutputProgram, loraSpreadProgram, loraSumProgram } from '../../engine/cuda/programs/lora.cu.js';
 import { crossEntropyProgram } from '../../engine/cuda/programs/loss.cu.js';
 import { argReduceProgram, cumulativeSumProgram, reduceProgram, softmaxProgram, type Reduction } from '../../engine/cuda/programs/reduce.cu.js';
 import { segmentSumProgram } from '../../engine/cuda/programs/segment-sum.cu.js';
@@ -28,7 +28,7 @@ export function catalogue(): CudaProgram[] {
     attentionBoundsProgram(attention[0]),
     ...attention.flatMap((shape) => [attentionProgram(shape), attentionDeltaProgram(shape), attentionKeyGradientProgram(shape), attentionQueryGradientProgram(shape)]),
     ...attention.flatMap((shape) => [attentionWgmmaProgram, attentionWgmmaQueryGradientProgram, attentionWgmmaKeyGradientProgram].map((program) => program(shape, 132))),
-    ...[576, 8192, 33].flatMap((columns) => [rmsNormProgram('bf16', 'f32', 2, columns), rmsNormGradProgram('bf16', 'bf16', 'f32', 2, columns)]), rmsNormProgram('f32', 'f32', 2, 3200), rmsNormGradProgram('f32', 'f32', 'f32', 2, 3200),
+    ...[576, 8192, 33].flatMap((columns) => [rmsNormProgram('bf16', 'f32', 2, columns), rmsNormGradProgram('bf16', 'bf16', 'f32', undefined, 2, columns), rmsNormGradProgram('bf16', 'bf16', 'f32', 'bf16', 2, columns)]), rmsNormProgram('f32', 'f32', 2, 3200), rmsNormGradProgram('f32', 'f32', 'f32', 'f32', 2, 3200),
     rotaryProgram('bf16', 64, 32), rotaryProgram('f32', 66, 33), swiGluProgram('bf16', 'bf16', 'bf16', 99), swiGluProgram('f32', 'f32', 'f32', 99),
     swiGluGradProgram('bf16', 'bf16', 'bf16', 99), swiGluGradProgram('f32', 'f32', 'f32', 99),
     dequantizeNf4Program('bf16', 99), dequantizeNf4Program('f32', 99), dequantizeInt8Program('bf16', 99), dequantizeInt8Program('f32', 99),
@@ -40,13 +40,14 @@ export function catalogue(): CudaProgram[] {
     binaryProgram('Less', 'a < b', 'i32', 'i32', 'u8', { size: 99, broadcast: { shape: [3, 33], a: [0, 1], b: [1, 0] } }),
     selectProgram('bf16', 'f32', 'f32', 2, 99), rangeProgram('f32', 9), rangeProgram('i32', 9), rangeProgram('u8', 9),
     ...formats.flatMap((format) => [gatherProgram(format, 9), placeRowsProgram(format, 9), stridedCopyProgram(format, 3, 9)]),
-    ...[3, 8, 16].flatMap((rank) => [
-      ...(['a', 'b'] as const).flatMap((factor) => [
-        ...[true, false].flatMap((dropout) => [loraDownProgram(factor, rank, dropout, 99), loraDownProgram(factor, rank, dropout, 4096)]), loraSumProgram(factor, rank, 64),
+    ...[[3, 2], [8, 1], [8, 3], [16, 2], [64, 1]].flatMap(([rank, members]) => [
+      ...[99, 4096].flatMap((rows) => [true, false].map((dropout) => loraDownProgram({ rank, members, dropout, rows }))),
+      ...[true, false].flatMap((masked) => [
+        loraSpreadProgram({ factor: 'a', rank, members, rows: 99, width: 64, mode: 'sum', masked }), loraInputProgram({ rank, members, masked, rows: 99, inner: 64 }),
       ]),
-      ...(['all', 'draw', 'bits'] as const).flatMap((masking) => [loraSpreadProgram('a', rank, masking, 99, 64), loraOuterProgram(rank, masking, 99, 64)]),
-      loraSpreadProgram('b', rank, 'all', 99, 64),
+      loraSpreadProgram({ factor: 'b', rank, members, rows: 99, width: 64, mode: 'each' }), loraOutputProgram({ rank, members, rows: 99, width: 64 }),
     ]),
+    loraSumProgram([false], [9]), loraSumProgram([true, false, true, false], [9, 9, 9, 9]),
     oneHotProgram('f32', 9), oneHotProgram('i32', 9), crossEntropyProgram(3),
     ...(['sum', 'max', 'min', 'prod', 'all', 'any'] as Reduction[]).flatMap((reduction) =>
       [100, 5000].flatMap((columns) => [reduceProgram(reduction, 'bf16', 'f32', 3, columns), reduceProgram(reduction, 'i32', 'i32', 3, columns)])),

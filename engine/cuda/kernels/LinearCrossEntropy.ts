@@ -2,7 +2,7 @@ import type { TensorInfo } from '@tensorflow/tfjs-core';
 import { LinearCrossEntropy, type LinearCrossEntropyAttrs, type LinearCrossEntropyInputs } from '../../tensor/linear-cross-entropy.js';
 import { cudaKernel, type CudaBackend } from '../backend.js';
 import type { MatrixOperand } from '../cublas-lt.js';
-import { inputGradient, linear, loraDown, loraGradients } from '../lora-branch.js';
+import { branchesDown, branchGradients, inputGradients, linears, type Branch } from '../lora-branch.js';
 import { crossEntropyProgram } from '../programs/loss.cu.js';
 import { reduceProgram } from '../programs/reduce.cu.js';
 
@@ -17,7 +17,7 @@ export const linearCrossEntropyKernel = cudaKernel<LinearCrossEntropyInputs, Lin
     const step = chunk > ROW_TILE ? chunk - (chunk % ROW_TILE) : chunk;
     const loss = backend.make([], 'float32', 'f32', 'the loss');
     const dHidden = gradients ? backend.make([rows, inner], 'float32', 'bf16', 'the gradient of the last hidden state') : undefined;
-    const branch = a && b ? { a, b } : undefined;
+    const branch = a && b ? { rank: a.shape[0], inner, out: vocabulary, scale, dropout, a, b } : undefined;
     const dA = gradients && a ? backend.make(a.shape, 'float32', 'f32', 'the gradient of A') : undefined;
     const dB = gradients && b ? backend.make(b.shape, 'float32', 'f32', 'the gradient of B') : undefined;
 
@@ -27,7 +27,7 @@ export const linearCrossEntropyKernel = cudaKernel<LinearCrossEntropyInputs, Lin
           const size = Math.min(step, rows - start);
           const rowsFrom = (info: TensorInfo) => ({ ...backend.matrix(info, size, inner), address: backend.address(info) + 2 * start * inner });
           const x = rowsFrom(input);
-          forwardChunk(backend, x, { head, branch, scale, dropout, first: start * inner, size, vocabulary }, (logits, low) => {
+          forwardChunk(backend, x, { head, branch, first: start * inner, size, vocabulary }, (logits, low) => {
             const row = (gradient: number) =>
               backend.launch(crossEntropyProgram(size), [
                 { pointer: losses + 4 * start }, { pointer: gradient }, { pointer: logits }, { pointer: backend.address(labels) + 4 * start }, vocabulary,
@@ -36,9 +36,9 @@ export const linearCrossEntropyKernel = cudaKernel<LinearCrossEntropyInputs, Lin
             const dLogits = backend.make([size, vocabulary], 'float32', 'bf16', 'the gradient of the logits');
             row(backend.address(dLogits));
             const dy = backend.matrix(dLogits, size, vocabulary);
-            const draw = { options: dropout, first: start * inner };
-            const dLow = branch && low && dA && dB && loraGradients(backend, { dy, x, hidden: low, b: branch.b, dA, dB }, scale, draw, start > 0);
-            inputGradient(backend, rowsFrom(dHidden), dy, head, branch && dLow && { dHidden: dLow, a: branch.a }, draw);
+            const first = start * inner;
+            const [dLow] = branch && low && dA && dB ? branchGradients(backend, x, [{ ...branch, dy, hidden: low, dA, dB }], { first, accumulate: start > 0 }) : [];
+            inputGradients(backend, rowsFrom(dHidden), [{ dy, weight: head, branch: branch && dLow && { ...branch, dHidden: dLow } }], first);
             for (const info of [dLogits, ...(dLow ? [dLow] : [])]) backend.free(info);
           });
         }
@@ -50,25 +50,19 @@ export const linearCrossEntropyKernel = cudaKernel<LinearCrossEntropyInputs, Lin
 
 interface Chunk {
   head: LinearCrossEntropyAttrs['head'];
-  branch?: { a: TensorInfo; b: TensorInfo };
-  scale: number;
-  dropout?: LinearCrossEntropyAttrs['dropout'];
+  branch?: Branch & { a: TensorInfo; b: TensorInfo };
   first: number;
   size: number;
   vocabulary: number;
 }
 
 /** Logits of a chunk of rows, for as long as `use` runs; `low` is the branch's hidden state. */
-function forwardChunk(backend: CudaBackend, x: MatrixOperand, { head, branch, scale, dropout, first, size, vocabulary }: Chunk, use: (logits: number, low?: TensorInfo) => void): void {
+function forwardChunk(backend: CudaBackend, x: MatrixOperand, { head, branch, first, size, vocabulary }: Chunk, use: (logits: number, low?: TensorInfo) => void): void {
   backend.scratch(4 * size * vocabulary, 'a chunk of logits', (logits) => {
-    const out = { address: logits, format: 'f32' as const, rows: size, columns: vocabulary };
-    if (!branch) {
-      linear(backend, out, x, head);
-      return use(logits);
-    }
-    const low = loraDown(backend, x, branch.a, scale, { options: dropout, first });
-    linear(backend, out, x, head, { hidden: low, b: branch.b });
+    const y = { address: logits, format: 'f32' as const, rows: size, columns: vocabulary };
+    const [low] = branchesDown(backend, x, branch ? [branch] : [], first);
+    linears(backend, x, [{ y, weight: head, branch: branch && { ...branch, hidden: low } }], first);
     use(logits, low);
-    backend.free(low);
+    if (low) backend.free(low);
   });
 }

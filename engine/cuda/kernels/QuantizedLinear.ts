@@ -1,49 +1,76 @@
+import type { TensorInfo } from '@tensorflow/tfjs-core';
 import {
-  LoraGrad, QuantizedLinear, QuantizedLinearGradInput,
-  type LoraGradInputs, type QuantizedLinearAttrs, type QuantizedLinearGradInputInputs, type QuantizedLinearInputs,
+  LoraGrad, QuantizedLinear, QuantizedLinearGradInput, type LinearGradInputs, type LinearInputs, type LinearMemberAttrs, type QuantizedLinearAttrs,
 } from '../../tensor/quantized-linear.js';
-import { cudaKernel } from '../backend.js';
-import { inputGradient, linear, loraDown, loraGradients } from '../lora-branch.js';
+import { cudaKernel, type CudaBackend } from '../backend.js';
+import { branchesDown, branchGradients, inputGradients, linears, type Branch } from '../lora-branch.js';
+import type { Format } from '../program.js';
 import { binaryProgram } from '../programs/elementwise.cu.js';
 
-/** y and hidden in bf16, accumulated in float32. */
-export const quantizedLinearKernel = cudaKernel<QuantizedLinearInputs, QuantizedLinearAttrs>(
-  QuantizedLinear,
-  ({ inputs: { x, a, b, bias }, attrs: { weight, scale, dropout }, backend }) => {
-    const [rows, inner] = x.shape, [columns] = weight.shape;
-    const y = backend.make([rows, columns], 'float32', 'bf16', 'a linear layer');
-    return backend.with('bf16', [x], (converted) => {
-      const input = backend.matrix(converted, rows, inner), out = backend.matrix(y, rows, columns);
-      const hidden = a && b && loraDown(backend, input, a, scale, { options: dropout });
-      linear(backend, out, input, weight, hidden && b && { hidden, b });
-      if (bias) {
-        const size = rows * columns;
-        backend.launch(binaryProgram('Add', 'a + b', 'bf16', backend.format(bias), 'bf16', { size, broadcast: { shape: [rows, columns], a: [columns, 1], b: [0, 1] } }), [
-          backend.pointer(y), backend.pointer(y), backend.pointer(bias), { i64: size }, { f32: 0 }, rows, columns, columns, 1, 0, 1,
-        ]);
-      }
-      return hidden ? [y, hidden] : [y];
+/** Runs with those of the named inputs that are there in the wanted format, by name. */
+function withNamed<T>(backend: CudaBackend, format: Format, inputs: Record<string, TensorInfo | undefined>, names: readonly string[], use: (converted: Record<string, TensorInfo>) => T): T {
+  const present = names.filter((name) => inputs[name]);
+  return backend.with(format, present.map((name) => inputs[name]!), (...converted) => use(Object.fromEntries(present.map((name, i) => [name, converted[i]]))));
+}
+
+const branchOf = ({ weight: { shape: [out, inner] }, scale, dropout }: LinearMemberAttrs, rank: number): Branch => ({ rank, inner, out, scale, dropout });
+
+/** Every y and hidden in bf16, accumulated in float32. */
+export const quantizedLinearKernel = cudaKernel<LinearInputs, QuantizedLinearAttrs>(QuantizedLinear, ({ inputs, attrs: { members }, backend }) => {
+  const [rows, inner] = inputs.x.shape;
+  const ys = members.map(({ weight }) => backend.make([rows, weight.shape[0]], 'float32', 'bf16', 'a linear layer'));
+  return withNamed(backend, 'bf16', inputs, ['x', ...members.map((_, i) => `residual${i}`)], ({ x, ...residuals }) => {
+    const input = backend.matrix(x, rows, inner);
+    const branches = members.map((member, i) => {
+      const a = inputs[`a${i}`], b = inputs[`b${i}`];
+      return a && b && { ...branchOf(member, a.shape[0]), a, b };
     });
-  },
-);
+    const present = branches.filter((branch) => branch !== undefined);
+    const hiddens = branchesDown(backend, input, present);
+    withNamed(backend, 'f32', inputs, members.map((_, i) => `bias${i}`), (biases) => {
+      const products = members.map(({ weight }, i) => {
+        const branch = branches[i], residual = residuals[`residual${i}`];
+        return {
+          y: backend.matrix(ys[i], rows, weight.shape[0]), weight, bias: biases[`bias${i}`] as TensorInfo | undefined,
+          branch: branch && { ...branch, hidden: hiddens[present.indexOf(branch)] }, residual: residual && backend.address(residual),
+        };
+      });
+      for (const { y, bias } of linears(backend, input, products)) addBias(backend, y.address, bias!, rows, y.columns);
+    });
+    return [...ys, ...hiddens];
+  });
+});
 
-/** dA and dB in float32, dHidden in bf16. */
-export const loraGradKernel = cudaKernel<LoraGradInputs, QuantizedLinearAttrs>(LoraGrad, ({ inputs: { dy, x, hidden, b }, attrs: { scale, dropout }, backend }) =>
-  backend.with('bf16', [dy, x, hidden], (gradient, input, low) => {
-    const [rows, columns] = dy.shape, inner = x.shape[1], rank = b.shape[1];
-    const dA = backend.make([rank, inner], 'float32', 'f32', 'the gradient of A');
-    const dB = backend.make(b.shape, 'float32', 'f32', 'the gradient of B');
-    const dHidden = loraGradients(backend, { dy: backend.matrix(gradient, rows, columns), x: backend.matrix(input, rows, inner), hidden: low, b, dA, dB }, scale, { options: dropout });
-    return [dA, dB, dHidden];
-  }));
+function addBias(backend: CudaBackend, y: number, bias: TensorInfo, rows: number, columns: number): void {
+  const size = rows * columns, out = { pointer: y };
+  backend.launch(binaryProgram('Add', 'a + b', 'bf16', 'f32', 'bf16', { size, broadcast: { shape: [rows, columns], a: [columns, 1], b: [0, 1] } }), [
+    out, out, backend.pointer(bias), { i64: size }, { f32: 0 }, rows, columns, columns, 1, 0, 1,
+  ]);
+}
 
-export const quantizedLinearGradInputKernel = cudaKernel<QuantizedLinearGradInputInputs, QuantizedLinearAttrs>(
-  QuantizedLinearGradInput,
-  ({ inputs: { dy, dHidden, a }, attrs: { weight, dropout }, backend }) => {
-    const [rows, columns] = dy.shape, inner = weight.shape[1];
-    const dx = backend.make([rows, inner], 'float32', 'bf16', 'the gradient of a linear layer');
-    backend.with('bf16', [dy], (gradient) => 
-      inputGradient(backend, backend.matrix(dx, rows, inner), backend.matrix(gradient, rows, columns), weight, dHidden && a ? { dHidden, a } : undefined, { options: dropout }));
-    return dx;
-  },
-);
+/** Every dA and dB in float32, dHidden in bf16. */
+export const loraGradKernel = cudaKernel<LinearInputs, QuantizedLinearAttrs>(LoraGrad, ({ inputs, attrs: { members }, backend }) => {
+  const [rows, inner] = inputs.x.shape;
+  return withNamed(backend, 'bf16', inputs, ['x', ...members.map((_, i) => `dy${i}`)], ({ x, ...dys }) => {
+    const branches = members.flatMap((member, i) => {
+      const dy = dys[`dy${i}`], hidden = inputs[`hidden${i}`], b = inputs[`b${i}`];
+      if (!dy || !hidden || !b) return [];
+      const dA = backend.make([b.shape[1], inner], 'float32', 'f32', 'the gradient of A');
+      const dB = backend.make(b.shape, 'float32', 'f32', 'the gradient of B');
+      return [{ ...branchOf(member, b.shape[1]), b, hidden, dy: backend.matrix(dy, rows, b.shape[0]), dA, dB }];
+    });
+    const dHiddens = branchGradients(backend, backend.matrix(x, rows, inner), branches);
+    return branches.flatMap(({ dA, dB }, i) => [dA, dB, dHiddens[i]]);
+  });
+});
+
+export const quantizedLinearGradInputKernel = cudaKernel<LinearGradInputs, QuantizedLinearAttrs>(QuantizedLinearGradInput, ({ inputs, attrs: { members }, backend }) => {
+  const [rows] = inputs.dy0!.shape, inner = members[0].weight.shape[1];
+  const dx = backend.make([rows, inner], 'float32', 'bf16', 'the gradient of a linear layer');
+  withNamed(backend, 'bf16', inputs, members.map((_, i) => `dy${i}`), (dys) =>
+    inputGradients(backend, backend.matrix(dx, rows, inner), members.map((member, i) => {
+      const dHidden = inputs[`dHidden${i}`], a = inputs[`a${i}`], { weight } = member;
+      return { dy: backend.matrix(dys[`dy${i}`], rows, weight.shape[0]), weight, branch: dHidden && a && { ...branchOf(member, a.shape[0]), dHidden, a } };
+    })));
+  return dx;
+});

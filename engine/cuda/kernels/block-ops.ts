@@ -14,11 +14,11 @@ export const blockOpKernels = [
     backend.launch(rmsNormProgram(backend.format(x), backend.format(weight), rows, columns), [backend.pointer(y), backend.pointer(x), backend.pointer(weight), columns, { f32: eps }]);
     return y;
   }),
-  cudaKernel<RmsNormGradInputs, RmsNormAttrs>(RmsNormGrad, ({ inputs: { dy, x, weight }, attrs: { eps }, backend }) => {
+  cudaKernel<RmsNormGradInputs, RmsNormAttrs>(RmsNormGrad, ({ inputs: { dy, x, weight, skip }, attrs: { eps }, backend }) => {
     const [rows, columns] = x.shape;
     const dx = backend.make(x.shape, 'float32', backend.format(x), RmsNormGrad);
-    backend.launch(rmsNormGradProgram(backend.format(x), backend.format(dy), backend.format(weight), rows, columns), [
-      backend.pointer(dx), backend.pointer(dy), backend.pointer(x), backend.pointer(weight), columns, { f32: eps },
+    backend.launch(rmsNormGradProgram(backend.format(x), backend.format(dy), backend.format(weight), skip && backend.format(skip), rows, columns), [
+      backend.pointer(dx), backend.pointer(dy), backend.pointer(x), backend.pointer(weight), skip ? backend.pointer(skip) : { pointer: 0 }, columns, { f32: eps },
     ]);
     return dx;
   }),

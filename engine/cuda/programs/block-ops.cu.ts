@@ -47,17 +47,17 @@ extern "C" __global__ void rms_norm(T* y, const T* x, const ${formatType[weight]
   };
 };
 
-/** dx = r·g - x·r³·mean(g·x) with g = dy·weight and r = 1/rms. Args: dx, dy, x, weight, columns, eps. */
-export const rmsNormGradProgram = (x: Format, dy: Format, weight: Format, rows: number, columns: number): CudaProgram => {
+/** dx = skip + r·g - x·r³·mean(g·x) with g = dy·weight and r = 1/rms. Args: dx, dy, x, weight, skip (null where absent), columns, eps. */
+export const rmsNormGradProgram = (x: Format, dy: Format, weight: Format, skip: Format | undefined, rows: number, columns: number): CudaProgram => {
   const threads = rowThreads(columns), vector = columns % 8 === 0, each = ceilDiv(columns, threads * 8);
   return {
-    key: `rms_norm_grad_${x}_${dy}_${weight}_${threads}_${vector ? 'v' : 's'}_${each}`,
+    key: `rms_norm_grad_${x}_${dy}_${weight}_${skip ?? 'none'}_${threads}_${vector ? 'v' : 's'}_${each}`,
     entry: 'rms_norm_grad',
     grid: [rows, 1, 1],
     block: [threads, 1, 1],
     source: () => /* cuda */ `
-typedef ${formatType[x]} T; typedef ${formatType[dy]} G; typedef ${formatType[weight]} W;
-extern "C" __global__ void rms_norm_grad(T* dx, const G* dy, const T* x, const W* weight, int columns, float eps) {
+typedef ${formatType[x]} T; typedef ${formatType[dy]} G; typedef ${formatType[weight]} W; typedef ${formatType[skip ?? x]} S;
+extern "C" __global__ void rms_norm_grad(T* dx, const G* dy, const T* x, const W* weight, const S* skip, int columns, float eps) {
   i64 start = (i64)blockIdx.x * columns;
   ${vector
     ? `float xs[${each}][8], gs[${each}][8], squares = 0.f, products = 0.f;
@@ -80,8 +80,9 @@ extern "C" __global__ void rms_norm_grad(T* dx, const G* dy, const T* x, const W
     int at = (i * ${threads} + threadIdx.x) * 8;
     if (at < columns) {
       Pack<T, 8> out;
+      ${skip ? 'Pack<S, 8> before = loadPack<8>(skip + start + at);' : ''}
       #pragma unroll
-      for (int j = 0; j < 8; j++) out.v[j] = Store<T>::of(gs[i][j] * r - xs[i][j] * slope);
+      for (int j = 0; j < 8; j++) out.v[j] = Store<T>::of(gs[i][j] * r - xs[i][j] * slope${skip ? ' + toFloat(before.v[j])' : ''});
       storePack(dx + start + at, out);
     }
   }`
@@ -93,7 +94,7 @@ extern "C" __global__ void rms_norm_grad(T* dx, const G* dy, const T* x, const W
   float r = rsqrtf(blockSum(squares) / columns + eps);
   float slope = blockSum(products) / columns * r * r * r;
   for (int i = threadIdx.x; i < columns; i += ${threads})
-    dx[start + i] = Store<T>::of(toFloat(dy[start + i]) * toFloat(weight[i]) * r - toFloat(x[start + i]) * slope);`}
+    dx[start + i] = Store<T>::of(toFloat(dy[start + i]) * toFloat(weight[i]) * r - toFloat(x[start + i]) * slope${skip ? ' + toFloat(skip[start + i])' : ''});`}
 }`,
   };
 };

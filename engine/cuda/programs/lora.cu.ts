@@ -1,348 +1,530 @@
 /*
- * The low-rank branch beside a frozen product, each kernel in one pass over the tall matrix and with dropout drawn on the way:
- * bound by memory bandwidth and, with dropout, nearly as much by Philox's integer arithmetic.
- * v1 was four cublasLt products around a dropped-out copy of x (H100, 4096 x 3200, rank 8): down 42 us, outer 47 us, spread 51 us.
- * x and the outputs are bf16, the low-rank matrices float32 as they are trained; rows of x are multiples of 8 values.
+ * The low-rank branches beside frozen products. Layers that share an input are worked on together: each kernel makes one pass over
+ * the tall matrix for all of them, on tensor cores (m16n8, rank padded to 8), and is bound by memory bandwidth; where dropout is
+ * drawn, Philox's integer arithmetic comes close. Tall matrices are bf16 with rows of a multiple of 8 values, the low-rank ones
+ * float32 as they are trained and rounded to bf16 on the way.
  */
 import { ceilDiv, type CudaProgram } from '../program.js';
-import { dropoutParameters, readDraw } from './dropout.cu.js';
+import { dropoutDraws } from './dropout.cu.js';
 
-/** Largest rank whose factors fit a thread's registers; above it cublasLt is used. */
-export const MAX_RANK = 16;
+/** Largest rank for these kernels; above it cublasLt is used. */
+export const MAX_RANK = 64;
+/** Most tiles of 8 ranks that one launch takes, over all of its members. */
+export const MAX_TILES = 8;
+export const rankTiles = (rank: number): number => ceilDiv(rank, 8);
 
 /** Which matrix the branch is multiplied by: A [rank, inner] or B [inner, rank]. */
 export type Factor = 'a' | 'b';
 
-/** Draws for eight neighbouring values; `at` counts from the stream's start and is a multiple of 4. */
-const draws = /* cuda */ `
-struct Draws { u32 words[2][4]; };
-__device__ __forceinline__ Draws drawEight(i64 at, u32 step, u32 stream, u32 key0, u32 key1) {
-  Draws draws;
-  philox(draws.words[0], (u64)(at >> 2), step, stream, key0, key1);
-  philox(draws.words[1], (u64)(at >> 2) + 1, step, stream, key0, key1);
-  return draws;
-}
-/** A word of two bf16 values with those dropped zeroed: the sign of (draw - threshold), spread over 16 bits, is the mask. */
-__device__ __forceinline__ u32 dropPair(u32 word, const Draws& draws, int pair, u32 threshold) {
-  const u32* two = draws.words[pair >> 1] + (pair & 1) * 2;
-  u32 dropped;
-  asm("prmt.b32 %0, %1, %2, 0xFFBB;" : "=r"(dropped) : "r"((two[0] & 0x7fffffu) - threshold), "r"((two[1] & 0x7fffffu) - threshold));
-  return word & ~dropped;
-}
-`;
+/** Bytes from one row of keep bits to the next: a bit for each value, in whole 16-byte units for each block of 128 columns. */
+export const bitsPitch = (inner: number): number => ceilDiv(inner, 128) * 16;
 
-/** How a kernel masks: not at all, by drawing, or by the keep bits that the down kernel left behind, a byte for eight values. */
-export type Masking = 'all' | 'draw' | 'bits';
+const each = (members: number, text: (member: number) => string, separator = '\n  '): string => Array.from({ length: members }, (_, m) => text(m)).join(separator);
+/** `name` becomes member blockIdx.z's. */
+const pick = (members: number, type: string, name: string): string => `${type} ${name} = ${name}0;${each(members, (m) => (m > 0 ? ` if (blockIdx.z == ${m}) ${name} = ${name}${m};` : ''), '')}`;
 
-const maskBits = /* cuda */ `
-__device__ __forceinline__ u32 keepByte(const Draws& draws, u32 threshold) {
-  u32 byte = 0;
-  #pragma unroll
-  for (int i = 0; i < 8; i++) byte |= (((draws.words[i >> 2][i & 3] & 0x7fffffu) - threshold) >> 31 ^ 1u) << i;
-  return byte;
+/** The ranks of a row pair's fragment: two neighbouring values as one word, zero beyond the rank. */
+const lowPair = (rank: number, row: string, k: string, end: string) =>
+  rank % 2 === 0
+    ? `(${row} < ${end} && ${k} < ${rank} ? *reinterpret_cast<const u32*>(low + ${row} * ${rank} + ${k}) : 0u)`
+    : `((u32)(${row} < ${end} && ${k} < ${rank} ? low[${row} * ${rank} + ${k}].bits : 0) | (u32)(${row} < ${end} && ${k} + 1 < ${rank} ? low[${row} * ${rank} + ${k} + 1].bits : 0) << 16)`;
+
+export interface LoraDownShape {
+  rank: number;
+  members: number;
+  dropout: boolean;
+  rows: number;
 }
-__device__ __forceinline__ u32 keepPair(u32 word, u32 byte, int pair) {
-  u32 two = byte >> (2 * pair);
-  return word & ((two & 1u) * 0xffffu | (two >> 1 & 1u) * 0xffff0000u);
-}
-`;
 
-/** f[rank][8] from the factor, for columns k … k + 7, in 16-byte reads where its layout has them. */
-const loadFactor = (factor: Factor, rank: number) =>
-  factor === 'a'
-    ? `#pragma unroll
-  for (int r = 0; r < ${rank}; r++) {
-    Pack<float, 4> p = loadPack<4>(w + (i64)r * inner + k), q = loadPack<4>(w + (i64)r * inner + k + 4);
-    #pragma unroll
-    for (int i = 0; i < 4; i++) { f[r][i] = p.v[i]; f[r][4 + i] = q.v[i]; }
-  }`
-    : rank % 4 === 0
-      ? `#pragma unroll
-  for (int i = 0; i < 8; i++)
-    #pragma unroll
-    for (int c = 0; c < ${rank / 4}; c++) {
-      Pack<float, 4> p = loadPack<4>(w + (i64)(k + i) * ${rank} + 4 * c);
-      #pragma unroll
-      for (int j = 0; j < 4; j++) f[4 * c + j][i] = p.v[j];
-    }`
-      : `#pragma unroll
-  for (int r = 0; r < ${rank}; r++)
-    #pragma unroll
-    for (int i = 0; i < 8; i++) f[r][i] = w[(i64)(k + i) * ${rank} + r];`;
-
-/** Tall inputs fill the device with blocks of 32 rows, which read the factor half as often; short ones need more blocks. */
-const downShape = (rows: number, rank: number) => (rows >= 3072 && rank <= 8 ? { tall: 2, warps: 16 } : { tall: 1, warps: 8 });
+/** Tall inputs fill the device with blocks of 32 rows, which read the factors half as often; short ones need more blocks. */
+const downShape = ({ rows, rank, members }: LoraDownShape) => (rows >= 3072 && members * rankTiles(rank) <= 3 ? { tall: 2, warps: 12 } : { tall: 1, warps: 8 });
 
 /**
- * out [rows, rank] = scale · dropout(x [rows, inner]) · factorᵀ. A block owns 16 rows, its warps share the inner dimension. Each
- * thread reads 16 neighbouring bytes of a row and takes them for the tensor core's scattered columns: the sum does not mind the
- * order as long as both operands have the same. With dropout the keep bits of x are left in `bits` (a byte for eight values) unless it
- * is null. Args: out, bits, x, w, rows, inner, scale, first, dropout.
+ * For each member: out [rows, rank] = scale · dropout(x [rows, inner]) · aᵀ. A block owns 16 or 32 rows, its warps share the inner
+ * dimension. Each thread reads 16 neighbouring bytes of a row and takes them for the tensor core's scattered columns: the sum does
+ * not mind the order as long as both operands have the same. With dropout the keep bits of x are left in `bits`.
+ * Args: x, rows, inner, bits' pitch, first, threshold, step, key0, key1, draw, then for each member out, bits, a, scale, stream.
  */
-export const loraDownProgram = (factor: Factor, rank: number, dropout: boolean, rows: number): CudaProgram => {
-  const tiles = ceilDiv(rank, 8), { tall, warps } = downShape(rows, rank);
+export const loraDownProgram = (shape: LoraDownShape): CudaProgram => {
+  const { rank, members, dropout, rows } = shape;
+  const tiles = rankTiles(rank), { tall, warps } = downShape(shape), width = members * tiles * 8 + 1;
   return {
-    key: `lora_down_${factor}_${rank}_${dropout ? 'drop' : 'all'}_${tall}`,
+    key: `lora_down_${rank}x${members}_${dropout ? 'drop' : 'all'}_${tall}`,
     entry: 'lora_down',
     grid: [ceilDiv(rows, 16 * tall), 1, 1],
     block: [warps * 32, 1, 1],
-    source: () => draws + maskBits + /* cuda */ `
-extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(bf16* out, u8* bits, const bf16* x, const float* w, i64 rows, int inner, float scale, i64 first, ${dropoutParameters}) {
-  constexpr int TALL = ${tall}, WARPS = ${warps};
-  __shared__ float parts[WARPS][16 * TALL][${tiles * 8 + 1}];
-  ${dropout ? readDraw : ''}
+    sharedBytes: 4 * warps * 16 * tall * width,
+    source: () => dropoutDraws + /* cuda */ `
+extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(const bf16* x, i64 rows, int inner, int pitch, i64 first, u32 threshold, u32 step, u32 key0, u32 key1, const u32* draw,
+    ${each(members, (m) => `bf16* out${m}, u8* bits${m}, const float* a${m}, float scale${m}, u32 stream${m}`, ',\n    ')}) {
+  constexpr int TALL = ${tall}, WARPS = ${warps}, TILES = ${tiles}, MEMBERS = ${members}, WIDTH = ${width};
+  extern __shared__ float parts[]; // [WARPS][16 * TALL][WIDTH]
+  const float* factors[MEMBERS] = { ${each(members, (m) => `a${m}`, ', ')} };
+  ${dropout ? `u8* bits[MEMBERS] = { ${each(members, (m) => `bits${m}`, ', ')} };
+  u32 streams[MEMBERS] = { ${each(members, (m) => `stream${m}`, ', ')} };
+  if (draw) { step = draw[0];
+    #pragma unroll
+    for (int m = 0; m < MEMBERS; m++) streams[m] += draw[1]; }` : ''}
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
   i64 base = (i64)blockIdx.x * 16 * TALL;
-  float sum[TALL][${tiles}][4];
-  #pragma unroll
-  for (int m = 0; m < TALL; m++)
+  float sum[MEMBERS][TALL][TILES][4] = {};
+  Pack<u32, 4> next[TALL][2];
+  auto fetch = [&](int k) {
     #pragma unroll
-    for (int j = 0; j < ${tiles}; j++) sum[m][j][0] = sum[m][j][1] = sum[m][j][2] = sum[m][j][3] = 0.f;
-  Pack<u32, 4> read[TALL][2], next[TALL][2];
-  auto fetch = [&](Pack<u32, 4> (&to)[TALL][2], int k) {
-    #pragma unroll
-    for (int m = 0; m < TALL; m++)
+    for (int i = 0; i < TALL; i++)
       #pragma unroll
       for (int h = 0; h < 2; h++) {
-        i64 row = base + m * 16 + h * 8 + g;
-        to[m][h] = k < inner && row < rows ? *reinterpret_cast<const Pack<u32, 4>*>(x + row * inner + k) : Pack<u32, 4>{ { 0, 0, 0, 0 } };
+        i64 row = base + i * 16 + h * 8 + g;
+        next[i][h] = k < inner && row < rows ? *reinterpret_cast<const Pack<u32, 4>*>(x + row * inner + k) : Pack<u32, 4>{ { 0, 0, 0, 0 } };
       }
   };
-  fetch(next, warp * 32 + t * 8);
+  fetch(warp * 32 + t * 8);
   for (int k = warp * 32 + t * 8; k - t * 8 < inner; k += WARPS * 32) {
     bool in = k < inner;
+    Pack<u32, 4> read[TALL][2];
     #pragma unroll
-    for (int m = 0; m < TALL; m++) { read[m][0] = next[m][0]; read[m][1] = next[m][1]; }
-    fetch(next, k + WARPS * 32); // on its way while this step is computed
-    u32 b[${tiles}][4];
+    for (int i = 0; i < TALL; i++) { read[i][0] = next[i][0]; read[i][1] = next[i][1]; }
+    fetch(k + WARPS * 32); // on its way while this step is computed
     #pragma unroll
-    for (int j = 0; j < ${tiles}; j++) {
-      int n = j * 8 + g;
-      float v[8];
-      ${factor === 'a'
-        ? `if (in && n < ${rank}) { Pack<float, 4> low = loadPack<4>(w + (i64)n * inner + k), high = loadPack<4>(w + (i64)n * inner + k + 4);
-        #pragma unroll
-        for (int i = 0; i < 4; i++) { v[i] = low.v[i]; v[4 + i] = high.v[i]; } }
-      else
-        #pragma unroll
-        for (int i = 0; i < 8; i++) v[i] = 0.f;`
-        : `#pragma unroll
-      for (int i = 0; i < 8; i++) v[i] = in && n < ${rank} ? w[(i64)(k + i) * ${rank} + n] : 0.f;`}
+    for (int m = 0; m < MEMBERS; m++) {
+      Pack<float, 4> low[TILES], high[TILES];
       #pragma unroll
-      for (int i = 0; i < 4; i++) b[j][i] = packBf16(v[2 * i], v[2 * i + 1]);
-    }
-    #pragma unroll
-    for (int m = 0; m < TALL; m++) {
-      ${dropout ? `#pragma unroll
-      for (int h = 0; h < 2; h++) {
-        i64 row = base + m * 16 + h * 8 + g;
-        Draws drawn = drawEight(first + row * inner + k, step, stream, key0, key1);
-        if (bits && in && row < rows) bits[(row * inner + k) >> 3] = (u8)keepByte(drawn, threshold);
-        #pragma unroll
-        for (int i = 0; i < 4; i++) read[m][h].v[i] = dropPair(read[m][h].v[i], drawn, i, threshold);
-      }` : ''}
+      for (int j = 0; j < TILES; j++) {
+        low[j] = high[j] = Pack<float, 4>{ { 0.f, 0.f, 0.f, 0.f } };
+        int n = j * 8 + g;
+        if (in && n < ${rank}) { low[j] = loadPack<4>(factors[m] + (i64)n * inner + k); high[j] = loadPack<4>(factors[m] + (i64)n * inner + k + 4); }
+      }
+      u32 words[TALL][2][4];
       #pragma unroll
-      for (int s = 0; s < 2; s++) {
-        u32 a[4] = { read[m][0].v[2 * s], read[m][1].v[2 * s], read[m][0].v[2 * s + 1], read[m][1].v[2 * s + 1] };
+      for (int i = 0; i < TALL; i++)
         #pragma unroll
-        for (int j = 0; j < ${tiles}; j++) mma(sum[m][j], a, b[j][2 * s], b[j][2 * s + 1]);
+        for (int h = 0; h < 2; h++) {
+          ${dropout ? `i64 row = base + i * 16 + h * 8 + g;
+          Draws drawn = drawEight((u64)(first + row * inner + k) >> 3, threshold, step, streams[m], key0, key1);
+          if (in && row < rows) bits[m][row * pitch + (k >> 3)] = (u8)keepByte(drawn);
+          #pragma unroll
+          for (int p = 0; p < 4; p++) words[i][h][p] = read[i][h].v[p] & pairMask(drawn.words[p]);` : `#pragma unroll
+          for (int p = 0; p < 4; p++) words[i][h][p] = read[i][h].v[p];`}
+        }
+      #pragma unroll
+      for (int j = 0; j < TILES; j++) {
+        u32 b[4] = { packBf16(low[j].v[0], low[j].v[1]), packBf16(low[j].v[2], low[j].v[3]), packBf16(high[j].v[0], high[j].v[1]), packBf16(high[j].v[2], high[j].v[3]) };
+        #pragma unroll
+        for (int i = 0; i < TALL; i++)
+          #pragma unroll
+          for (int s = 0; s < 2; s++) {
+            u32 a[4] = { words[i][0][2 * s], words[i][1][2 * s], words[i][0][2 * s + 1], words[i][1][2 * s + 1] };
+            mma(sum[m][i][j], a, b[2 * s], b[2 * s + 1]);
+          }
       }
     }
   }
   #pragma unroll
-  for (int m = 0; m < TALL; m++)
+  for (int m = 0; m < MEMBERS; m++)
     #pragma unroll
-    for (int j = 0; j < ${tiles}; j++)
+    for (int i = 0; i < TALL; i++)
       #pragma unroll
-      for (int e = 0; e < 4; e++) parts[warp][m * 16 + g + 8 * (e >> 1)][j * 8 + 2 * t + (e & 1)] = sum[m][j][e];
+      for (int j = 0; j < TILES; j++)
+        #pragma unroll
+        for (int e = 0; e < 4; e++) parts[(warp * 16 * TALL + i * 16 + g + 8 * (e >> 1)) * WIDTH + (m * TILES + j) * 8 + 2 * t + (e & 1)] = sum[m][i][j][e];
   __syncthreads();
-  for (int i = threadIdx.x; i < 16 * TALL * ${rank}; i += WARPS * 32) {
-    int r = i / ${rank}, n = i % ${rank};
-    float total = 0.f;
+  auto finish = [&](bf16* out, float scale, int m) {
+    for (int i = threadIdx.x; i < 16 * TALL * ${rank}; i += WARPS * 32) {
+      int r = i / ${rank}, n = i % ${rank};
+      float total = 0.f;
+      #pragma unroll
+      for (int p = 0; p < WARPS; p++) total += parts[(p * 16 * TALL + r) * WIDTH + m * TILES * 8 + n];
+      if (base + r < rows) out[(base + r) * ${rank} + n] = toBf16(total * scale);
+    }
+  };
+  ${each(members, (m) => `finish(out${m}, scale${m}, ${m});`)}
+}`,
+  };
+};
+
+const SPREAD_COLUMNS = 128;
+const SPREAD_ROWS = 128;
+
+/** m16n8k8 where the rank allows, else steps of m16n8k16. */
+const spreadProducts = /* cuda */ `
+__device__ __forceinline__ void mmaShort(float (&c)[4], u32 a0, u32 a1, u32 b) {
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+    : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a0), "r"(a1), "r"(b));
+}`;
+
+/** Words of the factor's fragment for one tile: ranks k, k + 1 of a column, rounded. */
+const factorPair = (factor: Factor, rank: number, column: string, k: string) =>
+  factor === 'a'
+    ? `packBf16(in && ${k} < ${rank} ? w[(i64)(${k}) * width + ${column}] : 0.f, in && ${k} + 1 < ${rank} ? w[(i64)(${k} + 1) * width + ${column}] : 0.f)`
+    : `packBf16(in && ${k} < ${rank} ? w[(i64)${column} * ${rank} + ${k}] : 0.f, in && ${k} + 1 < ${rank} ? w[(i64)${column} * ${rank} + ${k} + 1] : 0.f)`;
+
+export interface LoraSpreadShape {
+  factor: Factor;
+  rank: number;
+  members: number;
+  rows: number;
+  /** The widest member's. */
+  width: number;
+  /** `each`: every member has an output of its own. `sum`: one output is the sum over the members. */
+  mode: 'each' | 'sum';
+  /** Only what a member's keep bits have is kept; for `sum`. */
+  masked?: boolean;
+}
+
+/**
+ * out [rows, width] = base + bias + low [rows, rank] · factor, for a product that then adds to it; base and bias may be null.
+ * A warp has 32 columns, whose fragments of the factor it keeps. The tensor core's columns are dealt out so that a thread's results are
+ * eight neighbours: one 16-byte store. Args: rows, bits' pitch, then for `sum` out, base, width and for each member low, w, bits; for
+ * `each` for each member out, base, bias, width, low, w.
+ */
+export const loraSpreadProgram = ({ factor, rank, members, rows, width, mode, masked = false }: LoraSpreadShape): CudaProgram => {
+  const short = rank <= 8, steps = short ? 1 : ceilDiv(rank, 16), summed = mode === 'sum' ? members : 1;
+  const load = (m: number) => `{ ${mode === 'sum' ? `const float* w = w${m};` : ''}
     #pragma unroll
-    for (int p = 0; p < WARPS; p++) total += parts[p][r][n];
-    if (base + r < rows) out[(base + r) * ${rank} + n] = toBf16(total * scale${dropout ? ' * kept' : ''});
+    for (int j = 0; j < 4; j++) {
+      int c = column + (g >> 1) * 8 + j * 2 + (g & 1); bool in = c < width;
+      #pragma unroll
+      for (int s = 0; s < ${steps}; s++) { b[${m}][j][s][0] = ${factorPair(factor, rank, 'c', 's * 16 + 2 * t')};${short ? '' : ` b[${m}][j][s][1] = ${factorPair(factor, rank, 'c', 's * 16 + 2 * t + 8')};`} }
+    } }`;
+  const member = (m: number) => `{ ${mode === 'sum' ? `const bf16* low = low${m};` : ''}
+      float c[4][4] = {};
+      #pragma unroll
+      for (int s = 0; s < ${steps}; s++) {
+        ${short
+          ? `u32 a0 = ${lowPair(rank, '(row + g)', '(2 * t)', 'end')}, a1 = ${lowPair(rank, '(row + g + 8)', '(2 * t)', 'end')};
+        #pragma unroll
+        for (int j = 0; j < 4; j++) mmaShort(c[j], a0, a1, b[${m}][j][s][0]);`
+          : `u32 a[4] = { ${lowPair(rank, '(row + g)', '(s * 16 + 2 * t)', 'end')}, ${lowPair(rank, '(row + g + 8)', '(s * 16 + 2 * t)', 'end')}, ${lowPair(rank, '(row + g)', '(s * 16 + 2 * t + 8)', 'end')}, ${lowPair(rank, '(row + g + 8)', '(s * 16 + 2 * t + 8)', 'end')} };
+        #pragma unroll
+        for (int j = 0; j < 4; j++) mma(c[j], a, b[${m}][j][s][0], b[${m}][j][s][1]);`}
+      }
+      #pragma unroll
+      for (int h = 0; h < 2; h++) {
+        ${masked ? `u32 byte = inColumns && row + g + 8 * h < end ? bits${m}[(row + g + 8 * h) * pitch + (own >> 3)] : 0u;` : ''}
+        #pragma unroll
+        for (int i = 0; i < 8; i++) ${masked ? 'if (byte & (1u << i)) ' : ''}y[h][i] += c[i >> 1][2 * h + (i & 1)];
+      } }`;
+  return {
+    key: `lora_spread_${factor}_${rank}x${members}_${mode}${masked ? '_masked' : ''}`,
+    entry: 'lora_spread',
+    grid: [ceilDiv(width, SPREAD_COLUMNS), ceilDiv(rows, SPREAD_ROWS), mode === 'each' ? members : 1],
+    block: [SPREAD_COLUMNS, 1, 1],
+    source: () => spreadProducts + /* cuda */ `
+extern "C" __global__ void __launch_bounds__(${SPREAD_COLUMNS}) lora_spread(i64 rows, int pitch, ${mode === 'sum'
+      ? `bf16* out, const bf16* base, int width, ${each(members, (m) => `const bf16* low${m}, const float* w${m}, const u8* bits${m}`, ', ')}`
+      : each(members, (m) => `bf16* out${m}, const bf16* base${m}, const float* bias${m}, int width${m}, const bf16* low${m}, const float* w${m}`, ', ')}) {
+  int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3, column = blockIdx.x * ${SPREAD_COLUMNS} + (threadIdx.x >> 5) * 32, own = column + t * 8;
+  ${mode === 'each'
+    ? `${[['bf16*', 'out'], ['const bf16*', 'base'], ['const float*', 'bias'], ['int', 'width'], ['const bf16*', 'low'], ['const float*', 'w']].map(([type, name]) => pick(members, type, name)).join('\n  ')}`
+    : ''}
+  if (column >= width) return;
+  bool inColumns = own < width;
+  u32 b[${summed}][4][${steps}][${short ? 1 : 2}];
+  ${each(summed, load)}
+  i64 begin = (i64)blockIdx.y * ${SPREAD_ROWS}, end = min(begin + ${SPREAD_ROWS}, rows);
+  ${mode === 'each' ? `float start[8] = {};
+  if (bias && inColumns) {
+    #pragma unroll
+    for (int i = 0; i < 8; i++) start[i] = bias[own + i];
+  }` : ''}
+  #pragma unroll ${steps * summed > 2 ? 1 : 4}
+  for (i64 row = begin; row < end; row += 16) {
+    float y[2][8];
+    #pragma unroll
+    for (int h = 0; h < 2; h++)
+      #pragma unroll
+      for (int i = 0; i < 8; i++) y[h][i] = ${mode === 'each' ? 'start[i]' : '0.f'};
+    ${each(summed, member, '\n    ')}
+    #pragma unroll
+    for (int h = 0; h < 2; h++) {
+      i64 at = (row + g + 8 * h) * width + own;
+      if (!inColumns || row + g + 8 * h >= end) continue;
+      if (base) {
+        Pack<bf16, 8> before = loadPack<8>(base + at);
+        #pragma unroll
+        for (int i = 0; i < 8; i++) y[h][i] += toFloat(before.v[i]);
+      }
+      Pack<u32, 4> words;
+      #pragma unroll
+      for (int i = 0; i < 4; i++) words.v[i] = packBf16(y[h][2 * i], y[h][2 * i + 1]);
+      *reinterpret_cast<Pack<u32, 4>*>(out + at) = words;
+    }
   }
 }`,
   };
 };
 
-const SPREAD_ROWS = 32;
-const SPREAD_THREADS = 128;
+const COLUMNS = 128;
+const WARPS = 4;
+/** Elements from one row of a tile of 128 columns to the next: 16 bytes more than they take, against bank conflicts. */
+const TILE_PITCH = COLUMNS + 8;
+/** The same for a tile of low-rank rows. */
+const lowPitch = (tiles: number) => tiles * 8 + 8;
 
-/** A row of the low-rank matrix as floats. */
-const loadLow = (rank: number, to = 'h') =>
-  rank % 8 === 0
-    ? `#pragma unroll
-    for (int c = 0; c < ${rank / 8}; c++) { Pack<bf16, 8> p = loadPack<8>(low + row * ${rank} + 8 * c);
-      #pragma unroll
-      for (int i = 0; i < 8; i++) ${to}[8 * c + i] = toFloat(p.v[i]); }`
-    : `#pragma unroll
-    for (int r = 0; r < ${rank}; r++) ${to}[r] = toFloat(low[row * ${rank} + r]);`;
-
-/**
- * out [rows, inner] = dropout(low [rows, rank] · factor): only written, for a product that then adds to it. A thread keeps the
- * factor's values for its eight columns in registers. Args: out, bits, low, w, rows, inner, first, dropout.
- */
-export const loraSpreadProgram = (factor: Factor, rank: number, masking: Masking, rows: number, inner: number): CudaProgram => ({
-  key: `lora_spread_${factor}_${rank}_${masking}`,
-  entry: 'lora_spread',
-  grid: [ceilDiv((inner / 8) * ceilDiv(rows, SPREAD_ROWS), SPREAD_THREADS), 1, 1],
-  block: [SPREAD_THREADS, 1, 1],
-  source: () => draws + maskBits + /* cuda */ `
-extern "C" __global__ void __launch_bounds__(${SPREAD_THREADS}) lora_spread(bf16* out, const u8* bits, const bf16* low, const float* w, i64 rows, int inner, i64 first, ${dropoutParameters}) {
-  ${masking === 'draw' ? readDraw : ''}
-  int groups = inner / 8;
-  i64 id = (i64)blockIdx.x * ${SPREAD_THREADS} + threadIdx.x, begin = id / groups * ${SPREAD_ROWS};
-  int k = (int)(id % groups) * 8;
-  if (begin >= rows) return;
-  float f[${rank}][8];
-  ${loadFactor(factor, rank)}
-  i64 end = begin + ${SPREAD_ROWS} < rows ? begin + ${SPREAD_ROWS} : rows;
-  #pragma unroll 4
-  for (i64 row = begin; row < end; row++) {
-    float h[${rank}];
-    ${loadLow(rank)}
-    ${masking === 'draw' ? 'Draws drawn = drawEight(first + row * inner + k, step, stream, key0, key1);' : masking === 'bits' ? 'u32 byte = bits[(row * inner + k) >> 3];' : ''}
-    Pack<u32, 4> y;
-    #pragma unroll
-    for (int i = 0; i < 4; i++) {
-      float a = 0.f, b = 0.f;
-      #pragma unroll
-      for (int r = 0; r < ${rank}; r++) { a += h[r] * f[r][2 * i]; b += h[r] * f[r][2 * i + 1]; }
-      y.v[i] = ${masking === 'draw' ? 'dropPair(packBf16(a * kept, b * kept), drawn, i, threshold)' : masking === 'bits' ? 'keepPair(packBf16(a * kept, b * kept), byte, i)' : 'packBf16(a, b)'};
-    }
-    *reinterpret_cast<Pack<u32, 4>*>(out + row * inner + k) = y;
-  }
-}`,
-});
-
-const OUTER_COLUMNS = 128;
-const OUTER_WARPS = 4;
-/** Rows of a stage, and stages on their way. */
-const OUTER_STAGE = 32;
-const OUTER_STAGES = 4;
-
-/** Rows that one block of the outer product sums: fewer when there are few rows, so that the device is filled. */
-export const outerRows = (rows: number): number => (rows >= 4096 ? 256 : rows >= 1024 ? 128 : 64);
-
-/**
- * parts [blocks of rows, rank, inner] = low [rows, rank]ᵀ · dropout(x [rows, inner]) over each block's rows, on tensor cores. A block
- * owns 128 columns; tiles of x come through shared memory several stages ahead, and are masked there. v1, with a thread's sums in
- * registers and reads from global memory, waited for those: H100, 4096 rows, mean of a block's seven layers 31 us (50 with dropout).
- * Args: parts, bits, low, x, rows, inner, rowsPerBlock, first, dropout.
- */
-export const loraOuterProgram = (rank: number, masking: Masking, rows: number, inner: number): CudaProgram => {
-  const tiles = ceilDiv(rank, 8), vector = rank % 8 === 0;
-  return {
-    key: `lora_outer_${rank}_${masking}`,
-    entry: 'lora_outer',
-    grid: [ceilDiv(inner, OUTER_COLUMNS), ceilDiv(rows, outerRows(rows)), 1],
-    block: [OUTER_WARPS * 32, 1, 1],
-    source: () => draws + maskBits + /* cuda */ `
-extern "C" __global__ void __launch_bounds__(${OUTER_WARPS * 32}) lora_outer(float* parts, const u8* bits, const bf16* low, const bf16* x, i64 rows, int inner, int rowsPerBlock, i64 first, ${dropoutParameters}) {
-  constexpr int THREADS = ${OUTER_WARPS * 32}, ROWS = ${OUTER_STAGE}, COLUMNS = ${OUTER_COLUMNS}, STAGES = ${OUTER_STAGES}, XS = COLUMNS + 8, LS = ${tiles * 8 + 8};
-  __shared__ __align__(16) bf16 sX[STAGES][ROWS * XS];
-  __shared__ __align__(16) bf16 sLow[STAGES][ROWS * LS];
-  ${masking === 'draw' ? readDraw : ''}
-  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3, column = blockIdx.x * COLUMNS;
-  i64 begin = (i64)blockIdx.y * rowsPerBlock, end = min(begin + rowsPerBlock, rows);
-  int stages = (int)((end - begin + ROWS - 1) / ROWS);
-  auto fetch = [&](int stage) {
-    int buffer = stage % STAGES;
-    i64 start = begin + (i64)stage * ROWS;
-    #pragma unroll
-    for (int i = threadIdx.x; i < ROWS * COLUMNS / 8; i += THREADS) {
-      int r = i / (COLUMNS / 8), c = i % (COLUMNS / 8) * 8;
-      bool in = start + r < end && column + c < inner;
-      copyAsync<16>(sX[buffer] + r * XS + c, in ? x + (start + r) * inner + column + c : x, in);
-    }
-    ${vector
-      ? `for (int i = threadIdx.x; i < ROWS * ${tiles}; i += THREADS) {
+/** Copies of `ROWS` rows of a low-rank matrix into shared memory, zeros outside. */
+const fetchLow = (rank: number, rows: number, to: string, from: string) => {
+  const tiles = rankTiles(rank), pitch = lowPitch(tiles);
+  return rank % 8 === 0
+    ? `for (int i = threadIdx.x; i < ${rows * tiles}; i += ${WARPS * 32}) {
       int r = i / ${tiles}, c = i % ${tiles} * 8;
       bool in = start + r < end;
-      copyAsync<16>(sLow[buffer] + r * LS + c, in ? low + (start + r) * ${rank} + c : low, in);
+      copyAsync<16>(${to} + r * ${pitch} + c, in ? ${from} + (start + r) * ${rank} + c : ${from}, in);
     }`
-      : `for (int i = threadIdx.x; i < ROWS * ${tiles * 8}; i += THREADS) {
+    : `for (int i = threadIdx.x; i < ${rows * tiles * 8}; i += ${WARPS * 32}) {
       int r = i / ${tiles * 8}, c = i % ${tiles * 8};
-      sLow[buffer][r * LS + c] = start + r < end && c < ${rank} ? low[(start + r) * ${rank} + c] : bf16{ 0 };
-    }`}
+      ${to}[r * ${pitch} + c] = start + r < end && c < ${rank} ? ${from}[(start + r) * ${rank} + c] : bf16{ 0 };
+    }`;
+};
+const fetchTile = (rows: number) => `#pragma unroll
+    for (int i = threadIdx.x; i < ${(rows * COLUMNS) / 8}; i += ${WARPS * 32}) {
+      int r = i / ${COLUMNS / 8}, c = i % ${COLUMNS / 8} * 8;
+      bool in = start + r < end && column + c < inner;
+      copyAsync<16>(tile + r * ${TILE_PITCH} + c, in ? x + (start + r) * inner + column + c : x, in);
+    }`;
+
+/** Blocks of 128 columns and some rows that the device has room for at a time; more rows a block where that fills it better. */
+const SLOTS = 396;
+export function rowsPerBlock(rows: number, columnBlocks: number, stage: number): number {
+  let best = stage, least = Infinity;
+  for (let perBlock = stage; perBlock <= Math.max(stage, 512); perBlock += stage) {
+    const blocks = ceilDiv(rows, perBlock) * columnBlocks;
+    // Rounds of blocks that each take so many stages and one more to begin; each block leaves parts that must be summed.
+    const cost = ceilDiv(blocks, SLOTS) * (perBlock / stage + 1) + (blocks * 0.5) / SLOTS;
+    if (cost < least) [best, least] = [perBlock, cost];
+  }
+  return best;
+}
+
+export interface LoraOutputShape {
+  rank: number;
+  members: number;
+  rows: number;
+  /** The widest member's. */
+  width: number;
+}
+
+const OUTPUT_STAGE = 64, OUTPUT_STAGES = 3;
+export const outputRows = ({ rows, width, members }: LoraOutputShape): number => rowsPerBlock(rows, ceilDiv(width, COLUMNS) * members, OUTPUT_STAGE);
+
+/**
+ * What a branch needs of its output's gradient, in one pass over that: for each member and each block of 128 columns, lowParts
+ * [column blocks, rows, rank] = dy · b; for each block of rows, bParts [row blocks, width, rank] = dyᵀ · low, low = hidden.
+ * Args: rows, rows a block, then for each member lowParts, bParts, dy, low, b, width.
+ */
+export const loraOutputProgram = (shape: LoraOutputShape): CudaProgram => {
+  const { rank, members, rows, width } = shape;
+  const tiles = rankTiles(rank), pitch = lowPitch(tiles), tile = OUTPUT_STAGE * TILE_PITCH, low = OUTPUT_STAGE * pitch;
+  return {
+    key: `lora_output_${rank}x${members}`,
+    entry: 'lora_output',
+    grid: [ceilDiv(width, COLUMNS), ceilDiv(rows, outputRows(shape)), members],
+    block: [WARPS * 32, 1, 1],
+    sharedBytes: 2 * (OUTPUT_STAGES * (tile + low) + COLUMNS * pitch),
+    source: () => /* cuda */ `
+extern "C" __global__ void __launch_bounds__(${WARPS * 32}) lora_output(i64 rows, int perBlock,
+    ${each(members, (m) => `float* lowParts${m}, float* bParts${m}, const bf16* x${m}, const bf16* low${m}, const float* b${m}, int inner${m}`, ',\n    ')}) {
+  constexpr int TILES = ${tiles}, STAGES = ${OUTPUT_STAGES};
+  extern __shared__ __align__(16) bf16 shared[];
+  bf16* factor = shared + STAGES * ${tile + low}; // [128][${pitch}]
+  ${[['float*', 'lowParts'], ['float*', 'bParts'], ['const bf16*', 'x'], ['const bf16*', 'low'], ['const float*', 'b'], ['int', 'inner']].map(([type, name]) => pick(members, type, name)).join('\n  ')}
+  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3, part = lane >> 3, column = blockIdx.x * ${COLUMNS};
+  if (column >= inner) return;
+  i64 begin = (i64)blockIdx.y * perBlock, end = min(begin + perBlock, rows);
+  int stages = (int)((end - begin + ${OUTPUT_STAGE - 1}) / ${OUTPUT_STAGE});
+  auto fetch = [&](int stage) {
+    bf16* tile = shared + stage % STAGES * ${tile + low}; bf16* lowTile = tile + ${tile};
+    i64 start = begin + (i64)stage * ${OUTPUT_STAGE};
+    ${fetchTile(OUTPUT_STAGE)}
+    ${fetchLow(rank, OUTPUT_STAGE, 'lowTile', 'low')}
     commitCopies();
   };
-  float sum[${ceilDiv(tiles, 2)}][4][4];
-  #pragma unroll
-  for (int m = 0; m < ${ceilDiv(tiles, 2)}; m++)
-    #pragma unroll
-    for (int j = 0; j < 4; j++) sum[m][j][0] = sum[m][j][1] = sum[m][j][2] = sum[m][j][3] = 0.f;
   for (int stage = 0; stage < STAGES - 1; stage++) if (stage < stages) fetch(stage); else commitCopies();
+  for (int i = threadIdx.x; i < ${COLUMNS * tiles * 8}; i += ${WARPS * 32}) {
+    int c = i / ${tiles * 8}, r = i % ${tiles * 8};
+    factor[c * ${pitch} + r] = toBf16(column + c < inner && r < ${rank} ? b[(i64)(column + c) * ${rank} + r] : 0.f);
+  }
+  float sum[2][TILES][4] = {};
   for (int stage = 0; stage < stages; stage++) {
     waitCopies<STAGES - 2>();
     __syncthreads(); // this stage is here for all, and the one before is no longer read
     if (stage + STAGES - 1 < stages) fetch(stage + STAGES - 1); else commitCopies();
-    bf16* X = sX[stage % STAGES]; const bf16* L = sLow[stage % STAGES];
-    ${masking !== 'all'
-      ? `#pragma unroll
-    for (int i = threadIdx.x; i < ROWS * COLUMNS / 8; i += THREADS) {
-      int r = i / (COLUMNS / 8), c = i % (COLUMNS / 8) * 8;
-      i64 value = (begin + (i64)stage * ROWS + r) * inner + column + c;
-      ${masking === 'draw' ? 'Draws drawn = drawEight(first + value, step, stream, key0, key1);' : 'u32 byte = begin + stage * ROWS + r < end && column + c < inner ? bits[value >> 3] : 0;'}
-      Pack<u32, 4>* at = reinterpret_cast<Pack<u32, 4>*>(X + r * XS + c);
-      Pack<u32, 4> words = *at;
-      #pragma unroll
-      for (int p = 0; p < 4; p++) words.v[p] = ${masking === 'draw' ? 'dropPair(words.v[p], drawn, p, threshold)' : 'keepPair(words.v[p], byte, p)'};
-      *at = words;
-    }
-    __syncthreads();`
-      : ''}
+    const bf16* tile = shared + stage % STAGES * ${tile + low}; const bf16* lowTile = tile + ${tile};
+    // dy · b: a warp has 16 rows and all columns.
+    float across[TILES][4] = {};
     #pragma unroll
-    for (int k = 0; k < ROWS / 16; k++) {
-      u32 b[2][4];
-      int part = lane >> 3;
+    for (int k = 0; k < ${COLUMNS / 32}; k++) {
+      u32 a[2][4];
       #pragma unroll
-      for (int j = 0; j < 2; j++) loadMatrix4Transposed(b[j], X + (k * 16 + (part & 1) * 8 + (lane & 7)) * XS + warp * 32 + j * 16 + (part >> 1) * 8);
+      for (int s = 0; s < 2; s++) loadMatrix4(a[s], tile + (warp * 16 + (part & 1) * 8 + (lane & 7)) * ${TILE_PITCH} + k * 32 + s * 16 + (part >> 1) * 8);
       #pragma unroll
-      for (int m = 0; m < ${ceilDiv(tiles, 2)}; m++) {
-        // Rows of the output are ranks: tiles (rank 0-7, row 0-7), (8-15, 0-7), (0-7, 8-15), (8-15, 8-15); beyond the rank zeros.
-        u32 a[4];
-        int wide = min(m * 2 + (part & 1), ${tiles - 1}) * 8;
-        loadMatrix4Transposed(a, L + (k * 16 + (part >> 1) * 8 + (lane & 7)) * LS + wide);
-        if (m * 2 + 1 >= ${tiles}) a[1] = a[3] = 0;
-        #pragma unroll
-        for (int j = 0; j < 2; j++) { mma(sum[m][2 * j], a, b[j][0], b[j][1]); mma(sum[m][2 * j + 1], a, b[j][2], b[j][3]); }
+      for (int j = 0; j < TILES; j++) {
+        u32 f[4];
+        loadMatrix4Transposed(f, factor + (k * 32 + lane) * ${pitch} + j * 8);
+        mma(across[j], a[0], f[0], f[1]);
+        mma(across[j], a[1], f[2], f[3]);
       }
+    }
+    #pragma unroll
+    for (int h = 0; h < 2; h++) {
+      i64 row = begin + (i64)stage * ${OUTPUT_STAGE} + warp * 16 + g + 8 * h;
+      if (row < end)
+        #pragma unroll
+        for (int j = 0; j < TILES; j++)
+          #pragma unroll
+          for (int e = 0; e < 2; e++) if (j * 8 + 2 * t + e < ${rank}) lowParts[(blockIdx.x * rows + row) * ${rank} + j * 8 + 2 * t + e] = across[j][2 * h + e];
+    }
+    // dyᵀ · low: a warp has 32 columns and all rows.
+    #pragma unroll
+    for (int k = 0; k < ${OUTPUT_STAGE / 32}; k++) {
+      u32 f[TILES][4];
+      #pragma unroll
+      for (int j = 0; j < TILES; j++) loadMatrix4Transposed(f[j], lowTile + (k * 32 + lane) * ${pitch} + j * 8);
+      #pragma unroll
+      for (int s = 0; s < 2; s++)
+        #pragma unroll
+        for (int i = 0; i < 2; i++) {
+          u32 a[4];
+          loadMatrix4Transposed(a, tile + (k * 32 + s * 16 + (part >> 1) * 8 + (lane & 7)) * ${TILE_PITCH} + warp * 32 + i * 16 + (part & 1) * 8);
+          #pragma unroll
+          for (int j = 0; j < TILES; j++) mma(sum[i][j], a, f[j][2 * s], f[j][2 * s + 1]);
+        }
     }
   }
   waitCopies<0>();
   #pragma unroll
-  for (int m = 0; m < ${ceilDiv(tiles, 2)}; m++)
+  for (int i = 0; i < 2; i++)
     #pragma unroll
-    for (int j = 0; j < 4; j++)
+    for (int j = 0; j < TILES; j++)
       #pragma unroll
       for (int e = 0; e < 4; e++) {
-        int r = m * 16 + g + 8 * (e >> 1), c = column + warp * 32 + j * 8 + 2 * t + (e & 1);
-        if (r < ${rank} && c < inner) parts[((i64)blockIdx.y * ${rank} + r) * inner + c] = sum[m][j][e]${masking === 'all' ? '' : ' * kept'};
+        int c = column + warp * 32 + i * 16 + g + 8 * (e >> 1), r = j * 8 + 2 * t + (e & 1);
+        if (c < inner && r < ${rank}) bParts[((i64)blockIdx.y * inner + c) * ${rank} + r] = sum[i][j][e];
       }
 }`,
   };
 };
 
+export interface LoraInputShape {
+  rank: number;
+  members: number;
+  masked: boolean;
+  rows: number;
+  inner: number;
+}
+
+const INPUT_STAGE = 32, INPUT_STAGES = 4;
+export const inputRows = ({ rows, inner }: LoraInputShape): number => rowsPerBlock(rows, ceilDiv(inner, COLUMNS), INPUT_STAGE);
+
 /**
- * out = Σ parts over the blocks of rows, in order; for B's gradient transposed to [inner, rank]. Args: out, parts, blocks, inner,
- * accumulate.
+ * For each member: parts [row blocks, rank, inner] = low [rows, rank]ᵀ · keep(x [rows, inner]) over each block's rows, low = dHidden.
+ * One pass over x: the members' keep bits are laid over its fragments in registers, a bit's sign spread over each half of a word.
+ * Args: x, rows, inner, rows a block, bits' pitch, then for each member parts, bits, low.
  */
-export const loraSumProgram = (factor: Factor, rank: number, inner: number): CudaProgram => ({
-  key: `lora_sum_${factor}_${rank}`,
+export const loraInputProgram = (shape: LoraInputShape): CudaProgram => {
+  const { rank, members, masked, rows, inner } = shape;
+  const tiles = rankTiles(rank), pitch = lowPitch(tiles), tile = INPUT_STAGE * TILE_PITCH, low = INPUT_STAGE * pitch, bits = masked ? INPUT_STAGE * 8 : 0;
+  const stage = tile + members * (low + bits);
+  return {
+    key: `lora_input_${rank}x${members}${masked ? '_masked' : ''}`,
+    entry: 'lora_input',
+    grid: [ceilDiv(inner, COLUMNS), ceilDiv(rows, inputRows(shape)), 1],
+    block: [WARPS * 32, 1, 1],
+    sharedBytes: 2 * INPUT_STAGES * stage,
+    source: () => /* cuda */ `
+extern "C" __global__ void __launch_bounds__(${WARPS * 32}) lora_input(const bf16* x, i64 rows, int inner, int perBlock, int bitsPitch,
+    ${each(members, (m) => `float* parts${m}, const u8* bits${m}, const bf16* low${m}`, ',\n    ')}) {
+  constexpr int TILES = ${tiles}, STAGES = ${INPUT_STAGES}, MEMBERS = ${members};
+  extern __shared__ __align__(16) bf16 shared[];
+  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3, part = lane >> 3, column = blockIdx.x * ${COLUMNS};
+  i64 begin = (i64)blockIdx.y * perBlock, end = min(begin + perBlock, rows);
+  int stages = (int)((end - begin + ${INPUT_STAGE - 1}) / ${INPUT_STAGE});
+  auto fetch = [&](int stage) {
+    bf16* tile = shared + stage % STAGES * ${stage};
+    i64 start = begin + (i64)stage * ${INPUT_STAGE};
+    ${fetchTile(INPUT_STAGE)}
+    ${each(members, (m) => fetchLow(rank, INPUT_STAGE, `(tile + ${tile + m * low})`, `low${m}`), '\n    ')}
+    ${masked ? `if (threadIdx.x < ${INPUT_STAGE}) {
+      bool in = start + threadIdx.x < end;
+      ${each(members, (m) => `copyAsync<16>(tile + ${tile + members * low + m * bits} + threadIdx.x * 8, in ? bits${m} + (start + threadIdx.x) * bitsPitch + blockIdx.x * 16 : bits${m}, in);`, '\n      ')}
+    }` : ''}
+    commitCopies();
+  };
+  for (int stage = 0; stage < STAGES - 1; stage++) if (stage < stages) fetch(stage); else commitCopies();
+  float sum[MEMBERS][2][TILES][4] = {};
+  for (int stage = 0; stage < stages; stage++) {
+    waitCopies<STAGES - 2>();
+    __syncthreads(); // this stage is here for all, and the one before is no longer read
+    if (stage + STAGES - 1 < stages) fetch(stage + STAGES - 1); else commitCopies();
+    const bf16* tile = shared + stage % STAGES * ${stage};
+    u32 f[MEMBERS][TILES][4];
+    #pragma unroll
+    for (int m = 0; m < MEMBERS; m++)
+      #pragma unroll
+      for (int j = 0; j < TILES; j++) loadMatrix4Transposed(f[m][j], tile + ${tile} + m * ${low} + lane * ${pitch} + j * 8);
+    #pragma unroll
+    for (int s = 0; s < 2; s++) {
+      ${masked ? `// Rows 2t, 2t + 1, 2t + 8, 2t + 9 of this step, moved so that column g of each byte's eight is the byte's top bit.
+      u32 keep[MEMBERS][4];
+      #pragma unroll
+      for (int m = 0; m < MEMBERS; m++)
+        #pragma unroll
+        for (int i = 0; i < 4; i++)
+          keep[m][i] = reinterpret_cast<const u32*>(tile + ${tile + members * low} + m * ${bits})[(s * 16 + 2 * t + (i & 1) + 8 * (i >> 1)) * 4 + warp] << (7 - g);` : ''}
+      #pragma unroll
+      for (int i = 0; i < 2; i++) {
+        u32 a[4];
+        loadMatrix4Transposed(a, tile + (s * 16 + (part >> 1) * 8 + (lane & 7)) * ${TILE_PITCH} + warp * 32 + i * 16 + (part & 1) * 8);
+        #pragma unroll
+        for (int m = 0; m < MEMBERS; m++) {
+          ${masked ? `u32 kept[4];
+          #pragma unroll
+          for (int q = 0; q < 4; q++) {
+            u32 mask, byte = 2 * i + (q & 1);
+            asm("prmt.b32 %0, %1, %2, %3;" : "=r"(mask) : "r"(keep[m][q & 2]), "r"(keep[m][(q & 2) + 1]), "r"(0xCC88u + 0x1111u * byte));
+            kept[q] = a[q] & mask;
+          }` : 'u32 (&kept)[4] = a;'}
+          #pragma unroll
+          for (int j = 0; j < TILES; j++) mma(sum[m][i][j], kept, f[m][j][2 * s], f[m][j][2 * s + 1]);
+        }
+      }
+    }
+  }
+  waitCopies<0>();
+  ${each(members, (m) => `#pragma unroll
+  for (int i = 0; i < 2; i++)
+    #pragma unroll
+    for (int j = 0; j < TILES; j++)
+      #pragma unroll
+      for (int e = 0; e < 4; e++) {
+        int c = column + warp * 32 + i * 16 + g + 8 * (e >> 1), r = j * 8 + 2 * t + (e & 1);
+        if (c < inner && r < ${rank}) parts${m}[((i64)blockIdx.y * ${rank} + r) * inner + c] = sum[${m}][i][j][e];
+      }`)}
+}`,
+  };
+};
+
+const SUM_THREADS = 128;
+
+/**
+ * For each job: out = scale · Σ parts, in the parts' order, bf16 or float32; added to what is there where asked.
+ * @param bf16 for each job, whether its output is bf16
+ * Args: for each job out, parts, size, count, scale, accumulate.
+ */
+export const loraSumProgram = (bf16: readonly boolean[], sizes: readonly number[]): CudaProgram => ({
+  key: `lora_sum_${bf16.map((is) => (is ? 'h' : 'f')).join('')}`,
   entry: 'lora_sum',
-  grid: [ceilDiv(rank * inner, 128), 1, 1],
-  block: [128, 1, 1],
+  grid: [ceilDiv(Math.max(...sizes), SUM_THREADS), bf16.length, 1],
+  block: [SUM_THREADS, 1, 1],
   source: () => /* cuda */ `
-extern "C" __global__ void lora_sum(float* out, const float* parts, int blocks, int inner, int accumulate) {
-  int at = blockIdx.x * 128 + threadIdx.x, size = ${rank} * inner;
+template <typename T> __device__ __forceinline__ void job(T* out, const float* parts, int size, int count, float scale, int accumulate) {
+  int at = blockIdx.x * ${SUM_THREADS} + threadIdx.x;
   if (at >= size) return;
   float sum = 0.f;
   #pragma unroll 8
-  for (int i = 0; i < blocks; i++) sum += parts[(i64)i * size + at];
-  int to = ${factor === 'a' ? 'at' : `at % inner * ${rank} + at / inner`};
-  out[to] = accumulate ? out[to] + sum : sum;
+  for (int i = 0; i < count; i++) sum += parts[(i64)i * size + at];
+  out[at] = Store<T>::of(accumulate ? toFloat(out[at]) + sum * scale : sum * scale);
+}
+extern "C" __global__ void __launch_bounds__(${SUM_THREADS}) lora_sum(${bf16.map((is, i) => `${is ? 'bf16' : 'float'}* out${i}, const float* parts${i}, int size${i}, int count${i}, float scale${i}, int accumulate${i}`).join(', ')}) {
+  ${bf16.map((_, i) => `if (blockIdx.y == ${i}) job(out${i}, parts${i}, size${i}, count${i}, scale${i}, accumulate${i});`).join('\n  ')}
 }`,
 });

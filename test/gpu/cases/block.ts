@@ -1,4 +1,4 @@
-import { cast, mul, notEqual, reshape, tensor2d, type Tensor, type Tensor1D, type Tensor2D, type Tensor3D, type Tensor4D } from '@tensorflow/tfjs-core';
+import { cast, concat, mul, notEqual, reshape, tensor2d, type Tensor, type Tensor1D, type Tensor2D, type Tensor3D, type Tensor4D } from '@tensorflow/tfjs-core';
 import { causalAttention } from '../../../engine/tensor/causal-attention.js';
 import { dropoutMask } from '../../../engine/tensor/dropout-mask.js';
 import { embedding } from '../../../engine/tensor/embedding.js';

@@ -1,7 +1,7 @@
-import { grads, tensor1d, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
+import { concat, grads, tensor1d, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
 import { dequantize, freezeWeight, type BaseDtype, type FrozenWeight } from '../../../engine/tensor/frozen-weight.js';
 import { linearCrossEntropy } from '../../../engine/tensor/linear-cross-entropy.js';
-import { quantizedLinear } from '../../../engine/tensor/quantized-linear.js';
+import { quantizedLinear, quantizedLinears } from '../../../engine/tensor/quantized-linear.js';
 import { withGradients, type GpuCase, type Random } from './compare.js';
 
 const bases: [string, BaseDtype][] = [
@@ -29,6 +29,18 @@ const shapes: LinearShape[] = [
   { rows: 300, inner: 576, out: 192, rank: 8, rate: 0.05 },
 ];
 
+/** Layers of one input: outputs of unlike widths, ranks of which some are 0 (no branch), odd sizes, many rows and one. */
+const groups = [
+  { rows: 40, inner: 64, outs: [64, 32, 32], ranks: [8, 8, 8], rate: 0.1 },
+  { rows: 70, inner: 200, outs: [136, 72, 40], ranks: [1, 0, 16], rate: 0.3 },
+  { rows: 1, inner: 256, outs: [96, 96], ranks: [64, 4], rate: 0.05 },
+  { rows: 513, inner: 328, outs: [264, 264], ranks: [8, 8], rate: 0 },
+  { rows: 257, inner: 160, outs: [48, 56, 64], ranks: [64, 64, 64], rate: 0.2 },
+  { rows: 33, inner: 70, outs: [30, 24], ranks: [3, 8], rate: 0.1 },
+  { rows: 90, inner: 128, outs: [64, 64], ranks: [5, 5], rate: 0.5 },
+  { rows: 3100, inner: 96, outs: [40, 40, 24], ranks: [8, 8, 8], rate: 0.05 },
+];
+
 export const linearCases: GpuCase[] = [
   ...bases.map(([name, base]): GpuCase => ({
     name: `dequantize ${name}`,
@@ -51,11 +63,35 @@ export const linearCases: GpuCase[] = [
         quantizedLinear(x, weight, { lora: { a: a as Tensor2D, b: b as Tensor2D, scale: 2, dropout: { rate, key: { seed: 11, step: 2, stream: 9 } } } }));
     },
   })),
+  ...groups.map(({ rows, inner, outs, ranks, rate }): GpuCase => ({
+    name: `quantizedLinears of ${rows} rows, [${outs}]x${inner}, ranks ${ranks}, dropout ${rate}, biases and residuals`,
+    run: (random) => {
+      const weights = outs.map((out) => frozen(random, [out, inner], bases[0][1]));
+      const biases = outs.map((out) => random.tensor<Tensor1D>([out]));
+      const residual = random.tensor([rows, outs[0]]);
+      const factors = outs.flatMap((out, i) => (ranks[i] > 0 ? [random.tensor([ranks[i], inner], 0.2), random.tensor([out, ranks[i]], 0.5)] : []));
+      return withGradients(random, [random.tensor([rows, inner]), residual, ...biases, ...factors], (x, residual, ...rest) => {
+        const own = rest.slice(outs.length);
+        const ys = quantizedLinears(x, weights.map((weight, i) => {
+          const lora = ranks[i] > 0 ? { a: own.shift() as Tensor2D, b: own.shift() as Tensor2D, scale: 1 + i, dropout: { rate, key: { seed: 11, step: 2, stream: i } } } : undefined;
+          return { weight, lora, bias: rest[i] as Tensor1D, residual: i === 0 ? residual : undefined };
+        }));
+        return concat(ys, 1);
+      });
+    },
+  })),
   {
     name: 'quantizedLinear with a bias',
     run: (random) => {
       const weight = frozen(random, [48, 64], bases[0][1]);
       return withGradients(random, [random.tensor([5, 64]), random.tensor([48])], (x, bias) => quantizedLinear(x, weight, { bias: bias as Tensor1D }));
+    },
+  },
+  {
+    name: 'quantizedLinear with a residual and no branch',
+    run: (random) => {
+      const weight = frozen(random, [48, 64], bases[0][1]);
+      return withGradients(random, [random.tensor([5, 64]), random.tensor([5, 48])], (x, residual) => quantizedLinear(x, weight, { residual }));
     },
   },
   {

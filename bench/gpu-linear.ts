@@ -1,0 +1,92 @@
+/**
+ * The linear layers of a block alone, on one GPU: each kernel's time beside the time that its bytes or operations need.
+ *   gpu-linear [MODEL] [ROWS] [RANK] [DROPOUT]     defaults: open-llama-3b-v2 4096 8 0.05
+ */
+import { dispose, engine, findBackend, tidy, type Tensor, type Tensor2D } from '@tensorflow/tfjs-core';
+import type { CudaBackend } from '../engine/cuda/backend.js';
+import { registerCudaBackend } from '../engine/cuda/register.js';
+import type { BlockModule } from '../engine/model/targets.js';
+import { moduleShape } from '../engine/model/targets.js';
+import { selectBackend } from '../engine/tensor/backends.js';
+import { runKernel } from '../engine/tensor/kernel.js';
+import { LoraGrad, QuantizedLinear, QuantizedLinearGradInput, type QuantizedLinearAttrs } from '../engine/tensor/quantized-linear.js';
+import { launchTimes } from './profile.js';
+import { modelShapes } from './random-model.js';
+
+registerCudaBackend();
+console.log((await selectBackend('cuda')).description);
+const backend = findBackend('cuda') as CudaBackend;
+const { device, products } = backend;
+products.tune = true;
+const [name = 'open-llama-3b-v2', rowsText = '4096', rankText = '8', rateText = '0.05'] = process.argv.slice(2);
+const config = modelShapes[name as keyof typeof modelShapes], rows = Number(rowsText), rank = Number(rankText), rate = Number(rateText);
+/** Runs of which each kernel's fastest counts. */
+const RUNS = 5;
+
+/** Values of both signs around 0.1, in bf16, without a host's random numbers for each. */
+function noise(shape: number[], seed: number): Tensor {
+  const out = backend.make(shape, 'float32', 'bf16', 'noise');
+  const bits = new Uint16Array(shape.reduce((a, b) => a * b));
+  let state = seed;
+  for (let i = 0; i < bits.length; i++) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    bits[i] = ((state >>> 31) << 15) | 0x3d00 | ((state >>> 22) & 0x1ff);
+  }
+  device.upload({ address: backend.address(out), bytes: bits.byteLength }, bits);
+  return engine().makeTensorFromTensorInfo(out);
+}
+
+/** Bytes a second of a large copy, read and written: the ceiling of memory-bound kernels. */
+function copyRate(): number {
+  const bytes = 1 << 30;
+  return backend.scratch(bytes, 'a copy', (to) =>
+    backend.scratch(bytes, 'a copy', (from) => {
+      device.copy(to, from, bytes);
+      return (16 * bytes) / device.time(() => {
+        for (let i = 0; i < 8; i++) device.copy(to, from, bytes);
+      });
+    }));
+}
+
+const perMillisecond = copyRate();
+console.log(`a copy moves ${(perMillisecond / 1e9).toFixed(2)} TB/s`);
+const groups: BlockModule[][] = [['q_proj', 'k_proj', 'v_proj'], ['o_proj'], ['gate_proj', 'up_proj'], ['down_proj']];
+let total = 0, least = 0;
+const report = (title: string, run: () => Tensor[], bytes: (key: string) => number): void => {
+  const fastest = new Map<string, { milliseconds: number; count: number }>();
+  for (let i = 0; i < RUNS; i++) {
+    for (const [key, { milliseconds, count }] of launchTimes(backend, run)) {
+      const best = fastest.get(key);
+      if (i > 0 && (!best || milliseconds < best.milliseconds)) fastest.set(key, { milliseconds, count });
+    }
+  }
+  console.log(`-- ${title}`);
+  for (const [key, { milliseconds, count }] of [...fastest].sort(([, a], [, b]) => b.milliseconds - a.milliseconds)) {
+    const floor = bytes(key) / perMillisecond;
+    if (key.startsWith('lora')) [total, least] = [total + milliseconds, least + floor];
+    console.log(`${(1000 * milliseconds).toFixed(1).padStart(8)} us  ${floor > 0 ? `${(1000 * floor).toFixed(1).padStart(6)} us at the copy's rate` : ''.padEnd(27)}  ${count} x ${key}`);
+  }
+};
+
+for (const modules of groups) {
+  const shapes = modules.map((module) => moduleShape(config, module)), [, inner] = shapes[0];
+  const x = noise([rows, inner], 2), factors = shapes.flatMap(([out]) => [noise([rank, inner], 3), noise([out, rank], 4)]).map((tensor) => {
+    backend.convert(tensor, 'f32');
+    return tensor;
+  });
+  const dys = shapes.map(([out], i) => noise([rows, out], 5 + i));
+  const weights = shapes.map((shape, i) => ({ kind: 'dense' as const, shape, value: noise(shape, 8 + i) as Tensor2D }));
+  const attrs: QuantizedLinearAttrs = { members: weights.map((weight, i) => ({ weight, scale: 1, dropout: { rate, key: { seed: 1, step: 1, stream: i } } })) };
+  const named = (name: string, tensors: readonly Tensor[]): Record<string, Tensor> => Object.fromEntries(tensors.map((tensor, i) => [`${name}${i}`, tensor]));
+  const a = named('a', factors.filter((_, i) => i % 2 === 0)), b = named('b', factors.filter((_, i) => i % 2 === 1)), dy = named('dy', dys);
+  const wide = shapes.reduce((sum, [out]) => sum + 2 * rows * out, 0), input = 2 * rows * inner, bits = rate > 0 ? (rows * inner * modules.length) / 8 : 0;
+  report(`${modules.join(', ')}: [${rows},${inner}] -> ${shapes.map(([out]) => out).join(', ')}`, () => tidy(() => {
+    const ys = runKernel<Tensor[]>(QuantizedLinear, { x, ...a, ...b }, attrs);
+    const found = runKernel<Tensor[]>(LoraGrad, { x, ...dy, ...b, ...named('hidden', ys.slice(shapes.length)) }, attrs);
+    return [...ys, ...found, runKernel<Tensor>(QuantizedLinearGradInput, { ...dy, ...a, ...named('dHidden', found.filter((_, i) => i % 3 === 2)) }, attrs)];
+  }), (key) =>
+    key.startsWith('lora_down') ? input + bits : key.startsWith('lora_spread_b') ? wide : key.startsWith('lora_output') ? wide : key.startsWith('lora_input') ? input + bits : key.startsWith('lora_spread_a') ? input + bits : 0);
+  dispose([x, factors, dys, weights.map(({ value }) => value)]);
+}
+console.log(`the branches' kernels of a block: ${total.toFixed(3)} ms, ${least.toFixed(3)} at the copy's rate; of ${config.layers} blocks ${(total * config.layers).toFixed(1)} and ${(least * config.layers).toFixed(1)}`);
+process.exit(0);
