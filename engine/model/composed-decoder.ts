@@ -1,8 +1,9 @@
 import { argMax, reshape, tidy, type Tensor2D } from '@tensorflow/tfjs-core';
 import type { Decoder } from '../tensor/decoder.js';
+import type { AdapterRows } from './adapter-rows.js';
 import { runBlocks } from './blocks.js';
 import { KvCache } from './kv-cache.js';
-import { embed, logitsOf, type Llama } from './llama.js';
+import { embed, logitsOf, type BranchedModel, type Llama } from './llama.js';
 import { readPrompts } from './read-prompts.js';
 import { ropeTables } from './rope-tables.js';
 import { sampleToken, type Sampling } from './sample.js';
@@ -22,11 +23,12 @@ export class ComposedDecoder implements Decoder {
     private readonly llama: Llama,
     prompts: readonly (readonly number[])[],
     private readonly sampling?: Sampling,
+    private readonly adapters?: AdapterRows,
   ) {
     this.lengths = prompts.map((prompt) => prompt.length);
     this.rows = prompts.map((_, row) => row);
     this.cache = new KvCache(llama.model.config, this.lengths, Math.max(...this.lengths));
-    this.hidden = readPrompts(llama, prompts, (layer, q, k, v, segments) => this.cache.attendPrompt(layer, q, k, v, segments));
+    this.hidden = readPrompts(llama, prompts, (layer, q, k, v, segments) => this.cache.attendPrompt(layer, q, k, v, segments), adapters);
   }
 
   queue(): void {
@@ -51,6 +53,7 @@ export class ComposedDecoder implements Decoder {
   dispose(): void {
     this.hidden?.dispose();
     this.cache.dispose();
+    this.adapters?.dispose();
   }
 
   /** Reads one token a row into the cache. */
@@ -58,21 +61,27 @@ export class ComposedDecoder implements Decoder {
     const shape: [number, number] = [this.tokens.length, 1];
     return tidy(() => {
       // The token before this step's was the answer's number `step` - 2, from 0.
+      const { adapter } = this.branched();
       const rope = ropeTables(this.llama.model.config, this.rows.map((row) => this.lengths[row] + this.step - 2), shape);
       const x = embed(this.llama.model, { shape, inputIds: Int32Array.from(this.tokens) });
       return runBlocks(this.llama, x, {
         shape, rope,
         attend: (layer, q, k, v) => this.cache.attendNext(layer, q, k, v),
-        lora: (path) => this.llama.adapter?.branch(path),
+        lora: (path) => adapter?.branch(path),
       });
     });
+  }
+
+  /** The model as the present rows go through it; within a tidy. */
+  private branched(): BranchedModel {
+    return this.adapters ? { model: this.llama.model, adapter: this.adapters.branches(this.rows) } : this.llama;
   }
 
   /** One token a row; the residual stream is disposed. */
   private async nextTokens(): Promise<number[]> {
     const hidden = this.hidden!;
     const scores = tidy(() => {
-      const logits = logitsOf(this.llama, hidden);
+      const logits = logitsOf(this.branched(), hidden);
       return this.sampling ? reshape(logits, [-1]) : argMax(logits, 1);
     });
     hidden.dispose();

@@ -1,5 +1,7 @@
 import { EngineError } from '../errors.js';
 import type { Tokenizer } from '../formats/tokenizer.js';
+import { AdapterRows } from './adapter-rows.js';
+import type { LoraAdapter } from './adapter.js';
 import { ComposedDecoder } from './composed-decoder.js';
 import { startFusedDecoder } from './fused-decoder.js';
 import type { Llama } from './llama.js';
@@ -11,6 +13,8 @@ export interface GenerateOptions {
   stopIds?: readonly number[];
   /** An answer ends before one of these texts. @default none */
   stopStrings?: readonly string[];
+  /** The adapter of each prompt, undefined for the base alone; instead of the llama's own. @default the llama's own for all */
+  adapters?: readonly (LoraAdapter | undefined)[];
   /** @default greedy */
   sampling?: Sampling;
   /** Called after each step with the tokens written by the longest answer so far; a promise is awaited. */
@@ -33,8 +37,9 @@ export interface Generated {
  */
 export async function generate(llama: Llama, tokenizer: Tokenizer, prompts: readonly (readonly number[])[], options: GenerateOptions): Promise<Generated[]> {
   const { config } = llama.model;
-  const { maxNewTokens, stopIds = config.eosTokenIds, stopStrings = [], sampling, onStep } = options;
+  const { maxNewTokens, stopIds = config.eosTokenIds, stopStrings = [], sampling, onStep, adapters } = options;
   checkPrompts(prompts, config.contextLength);
+  if (adapters) checkAdapters(llama, adapters, prompts.length);
   const answers: Generated[] = prompts.map(() => ({ ids: [], text: '', stopped: false }));
   if (prompts.length === 0 || maxNewTokens === 0) return answers;
 
@@ -42,7 +47,9 @@ export async function generate(llama: Llama, tokenizer: Tokenizer, prompts: read
   const limits = prompts.map(({ length }) => Math.min(maxNewTokens, config.contextLength - length));
   const longest = Math.max(...prompts.map(({ length }, row) => length + limits[row]));
   const cut = new Set<Generated>();
-  const decoder = startFusedDecoder(llama, prompts, longest, sampling) ?? new ComposedDecoder(llama, prompts, sampling);
+  const decoder = adapters
+    ? new ComposedDecoder(llama, prompts, sampling, new AdapterRows(adapters))
+    : (startFusedDecoder(llama, prompts, longest, sampling) ?? new ComposedDecoder(llama, prompts, sampling));
   try {
     let open = prompts.map((_, row) => row);
     let queued = 0;
@@ -68,6 +75,14 @@ export async function generate(llama: Llama, tokenizer: Tokenizer, prompts: read
     if (!cut.has(answer)) answer.text = await tokenizer.decode(answer.ids, { skipSpecial: true });
   }));
   return answers;
+}
+
+function checkAdapters(llama: Llama, adapters: readonly (LoraAdapter | undefined)[], rows: number): void {
+  const refuse = (message: string): never => {
+    throw new EngineError('invalidInput', 'adapter_rows', message);
+  };
+  if (adapters.length !== rows) refuse(`adapters: expected one for each of ${rows} prompts, got ${adapters.length}`);
+  if (llama.adapter) refuse('adapters: expected a model without an adapter of its own, got one with');
 }
 
 function checkPrompts(prompts: readonly (readonly number[])[], contextLength: number): void {

@@ -4,6 +4,7 @@ import { adaptedLinear } from '../tensor/adapted-linear.js';
 import { causalAttention } from '../tensor/causal-attention.js';
 import { embedding } from '../tensor/embedding.js';
 import { headCrossEntropy } from '../tensor/head-cross-entropy.js';
+import type { LoraBranch } from '../tensor/lora.js';
 import { rmsNorm } from '../tensor/rms-norm.js';
 import { uniformNoise } from '../tensor/uniform-noise.js';
 import type { Scalar } from '@tensorflow/tfjs-core';
@@ -34,12 +35,19 @@ export interface Llama {
   draw?: DropoutDraw;
 }
 
+/** What runs: a model, and where its linear layers get their branches from. */
+export interface BranchedModel {
+  model: LlamaModel;
+  adapter?: { branch(path: string, draw?: DropoutDraw): LoraBranch | undefined };
+  draw?: DropoutDraw;
+}
+
 /** What the blocks need to run over a whole batch at once. Its tensors live as long as the surrounding tidy. */
-export const batchContext = (llama: Llama, { shape, positions, segments }: TokenBatch): BlockContext =>
+export const batchContext = (llama: BranchedModel, { shape, positions, segments }: TokenBatch): BlockContext =>
   blockContext(llama, { shape, segments: tensor2d(segments, shape, 'int32'), rope: ropeTables(llama.model.config, positions, shape) });
 
 /** The same of a batch that is on the device. */
-export const blockContext = ({ model, adapter, draw }: Llama, { shape, segments, rope }: Pick<DeviceBatch, 'shape' | 'segments' | 'rope'>): BlockContext => ({
+export const blockContext = ({ model, adapter, draw }: BranchedModel, { shape, segments, rope }: Pick<DeviceBatch, 'shape' | 'segments' | 'rope'>): BlockContext => ({
   shape,
   rope,
   attend: (layer, q, k, v) => causalAttention(q, k, v, segments, { window: windowOf(model.config, layer) }),
@@ -73,7 +81,7 @@ export function forward(llama: Llama, batch: TokenBatch): Tensor2D {
 }
 
 /** Logits for rows of the residual stream: [N, hidden] → [N, vocab]. */
-export function logitsOf({ model, adapter, draw }: Llama, hidden: Tensor2D): Tensor2D {
+export function logitsOf({ model, adapter, draw }: BranchedModel, hidden: Tensor2D): Tensor2D {
   return tidy(() => {
     const normed = rmsNorm(hidden, model.norm, model.config.rmsNormEps);
     return adaptedLinear(normed, model.head, { lora: adapter?.branch('lm_head', draw) }) as Tensor2D;

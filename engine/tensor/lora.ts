@@ -20,6 +20,8 @@ export interface LoraBranch {
   dropout?: DropoutOptions;
   /** [out]: what the rows of the sum are brought to in length (DoRA); `adaptedLinear` alone does so. */
   magnitude?: Tensor1D;
+  /** [rows of x, rank]: multiplied onto each row's low-rank coordinates, which lets rows have adapters of their own; `adaptedLinear` alone does so. */
+  factors?: Tensor2D;
 }
 
 export function checkLora(op: string, { a, b, magnitude }: LoraBranch, [out, inner]: readonly [number, number]): void {
