@@ -81,9 +81,10 @@ for name, config in models.items():
     with torch.no_grad():
         for row, ids in enumerate(rows):
             tensors[f"{name}.logits_{row}"] = build(config)(ids).logits[0]
-        answers = [build(config).generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=20, do_sample=False, eos_token_id=None, pad_token_id=0)
+        answers = [build(config).generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=40, do_sample=False, eos_token_id=None, pad_token_id=0)
                    [0, prompt.shape[1]:].tolist() for prompt in prompts]
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as parent:
+        directory = os.path.join(parent, name)  # the converter writes its name into the file
         model = build(config)
         model.half().save_pretrained(directory)
         out[name] = {
