@@ -158,6 +158,15 @@ describe('Parquet', () => {
     expect(rows[2].values).toEqual({ product: 'c', price: 3n, note: 'z' });
   });
 
+  it('reads a large row group in parts, each row once and in order', async () => {
+    const count = 80_000;
+    const data = Array.from({ length: count }, (_, i) => `${i} ${'x'.repeat(900)}`);
+    const large = new Uint8Array(parquetWriteBuffer({ columnData: [{ name: 'text', data, type: 'STRING' }], rowGroupSize: count, codec: 'SNAPPY' }));
+    const { rows } = await read('parquet', large);
+    expect(rows.map(({ values }) => values.text)).toEqual(data);
+    expect(rows.at(-1)!.place).toBe(`row ${count}`);
+  });
+
   it('reads only the columns that are wanted', async () => {
     expect((await read('parquet', buffer(), ['note'])).rows[0].values).toEqual({ note: 'x' });
   });
