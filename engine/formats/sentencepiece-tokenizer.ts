@@ -12,7 +12,7 @@ export interface SentencePieceOptions {
 /**
  * The tokenizer.json that a SentencePiece model stands for. A model that does not change the text but for the space in front, as
  * all LLaMAs', is split as transformers' LlamaTokenizer does (its `legacy` is SentencePiece's own way, applied to each text between
- * special tokens). Of any other it is what the library can do, for others to read; `sentencePieceEncoder` gives the exact ids. Throws `unsupported` for what cannot be had exactly.
+ * special tokens); pieces are merged by their scores, as SentencePiece does, while transformers 5 goes by their ids. Of any other it is what the library can do, for others to read; `sentencePieceEncoder` gives the exact ids. Throws `unsupported` for what cannot be had exactly.
  */
 export function sentencePieceJson(model: SentencePieceModel, { legacy = false, addPrefixSpace = true }: SentencePieceOptions = {}): Json {
   const { path, pieces, algorithm, byteFallback } = model;

@@ -9,7 +9,8 @@ export interface Tokenizer {
   /**
    * Special tokens written in the text (`<|im_end|>`) become their ids. Nothing is added around the text, except
    * `bosTokenId` in front when `addBos` is set, the model has one, and the text does not start with it already.
-   * `addBos` defaults to false; `addsBos` says what the model was trained with.
+   * `addBos` defaults to false; `addsBos` says what the model was trained with. EOS is never added: where a row ends is the run's
+   * format's to say, whatever `add_eos_token` of tokenizer_config.json.
    */
   encode(text: string, options?: { addBos?: boolean }): Promise<number[]>;
   /** As `encode`, for many texts at once, in parallel. */
@@ -31,6 +32,6 @@ export interface Tokenizer {
   readonly chatTemplate?: string;
   /** Throws `unsupported` when the model has no chat template, and what the template raises as `chat_template`. */
   renderChat(messages: ChatMessage[], options: { addGenerationPrompt: boolean }): string;
-  /** `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json` for a Hugging Face directory. */
+  /** `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json` for a Hugging Face directory; `tokenizer.model` where there was one. */
   files(): Promise<Map<string, Uint8Array>>;
 }
