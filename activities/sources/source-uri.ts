@@ -19,7 +19,7 @@ export function parseSourceUri(uri: string, builtIn: readonly string[], wanted: 
   if (uri.startsWith('s3:')) throw new SourceError(`expected s3://bucket/key, got '${uri}'`);
   const looksLikePath = /^[./~]|[\\/]|\.\w+$/.test(uri) && !/^\w+:/.test(uri);
   const guess = onHub(uri) ?? (looksLikePath ? `file:${uri}` : nearest(uri, builtIn));
-  throw new SourceError(`expected hf://OWNER/NAME, file:PATH, s3://BUCKET/KEY or a built-in name (${builtIn.join(', ')}), got '${uri}'${guess ? `; did you mean '${guess}'?` : ''}`);
+  throw new SourceError(`expected hf://OWNER/NAME, file:PATH, s3://BUCKET/KEY${builtIn.length > 0 ? ` or a built-in name (${builtIn.join(', ')})` : ''}, got '${uri}'${guess ? `; did you mean '${guess}'?` : ''}`);
 }
 
 /** The hub URI behind a repository's bare name or the address of its page. */

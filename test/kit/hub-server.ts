@@ -43,6 +43,9 @@ export interface Hub {
 export interface RepositoryFile { path: string; bytes: Buffer; oid: string; lfs?: string }
 export interface Repository { kind: 'model' | 'dataset'; name: string; commits: Map<string, RepositoryFile[]>; revisions: Map<string, string>; visibility?: string }
 
+/** Files that one answer lists. */
+const pageSize = 1000;
+
 /** What the hub's .gitattributes hand to LFS, by their names. */
 export const isLarge = (path: string) => /\.(safetensors|bin|gguf|parquet|gz|zst|bz2|model|zip)$/.test(path);
 const digest = (algorithm: string, ...parts: (string | Buffer)[]) => parts.reduce((hash, part) => hash.update(part), createHash(algorithm)).digest('hex');
@@ -160,7 +163,12 @@ function answer(request: IncomingMessage, response: ServerResponse, served: Serv
   if (api![3] === 'revision') return json(response, { _id: commit.slice(0, 24), id: name, modelId: name, sha: commit, private: served.options.private?.includes(name) ?? false, gated: gated && 'auto', disabled: false, downloads: 0, likes: 0, tags: [], lastModified: '2026-01-01T00:00:00.000Z', createdAt: '2026-01-01T00:00:00.000Z', author: name.split('/')[0], siblings: files.map((file) => ({ rfilename: file.path })) });
   if (api![3] === 'tree') {
     const folder = api![5] === undefined ? '' : `${decodeURIComponent(api![5])}/`;
-    return json(response, entries.filter((entry) => entry.path.startsWith(folder)));
+    const start = Number(url.searchParams.get('cursor') ?? 0);
+    const listed = entries.filter((entry) => entry.path.startsWith(folder));
+    const next = new URL(`${url.pathname}${url.search}`, `http://${request.headers.host}`);
+    next.searchParams.set('cursor', String(start + pageSize));
+    if (start + pageSize < listed.length) response.setHeader('link', `<${next.href}>; rel="next"`);
+    return json(response, listed.slice(start, start + pageSize));
   }
   let body = '';
   request.on('data', (chunk: Buffer) => (body += chunk.toString())).on('end', () => {

@@ -42,6 +42,7 @@ const datasets = {
     'README.md': '---\nconfigs:\n- config_name: small\n  data_files: s/*.csv\n- config_name: large\n  default: true\n  data_files:\n  - split: train\n    path: [l/a.csv, l/b.csv]\n  - split: dev\n    path: l/dev.csv\n---\n# x',
     's/one.csv': csv(30), 'l/a.csv': csv(10), 'l/b.csv': csv(10, 10), 'l/dev.csv': csv(5, 50),
   }),
+  'tiny/many': directory('many', Object.fromEntries(Array.from({ length: 1001 }, (_, i) => [`part-${String(i).padStart(4, '0')}.csv`, csv(1, i)]))),
   'tiny/arrow': directory('arrow', { 'data.arrow': 'x' }),
 };
 
@@ -266,6 +267,7 @@ describe('a dataset on the hub', () => {
     ['its default configuration', { uri: 'hf://tiny/configs' }, ['l/a.csv', 'l/b.csv']],
     ['another configuration', { uri: 'hf://tiny/configs', hub: { config: 'small' } }, ['s/one.csv']],
     ['a split of a configuration', { uri: 'hf://tiny/configs', hub: { config: 'large', split: 'dev' } }, ['l/dev.csv']],
+    ['the last of more files than one answer lists', { uri: 'hf://tiny/many/*-1000.csv' }, ['part-1000.csv']],
     ['two of them', { uri: ['hf://tiny/configs/s/one.csv', 'hf://tiny/products/data/test-*'] }, ['s/one.csv', 'data/test-00000-of-00001.csv']],
   ])('%s', async (_, dataset, expected) => expect(await names(dataset)).toEqual(expected));
 

@@ -1,11 +1,13 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { requireSpace } from '../../activities/sources/free-space.js';
 import { globRoot, globTest } from '../../activities/sources/glob.js';
 import { datasetFiles } from '../../activities/sources/hub/dataset-files.js';
 import { hubFileUri, parseHubUri } from '../../activities/sources/hub/hub-uri.js';
 import { ggufModels, modelFiles, modelParts } from '../../activities/sources/model-files.js';
 import { parseSourceUri } from '../../activities/sources/source-uri.js';
 import { goldenPath } from '../kit/golden.js';
+import { temporaryDirectory } from '../kit/temporary.js';
 
 interface Golden {
   trees: { files: string[]; splits: Record<string, string[]> }[];
@@ -109,5 +111,15 @@ describe('files of a model', () => {
     expect(ggufModels(names)).toEqual(['a-00001-of-00002.gguf', 'b.gguf']);
     expect(modelParts('a-00002-of-00002.gguf', names)).toEqual(['a-00001-of-00002.gguf', 'a-00002-of-00002.gguf']);
     expect(modelParts('b.gguf', names)).toEqual(['b.gguf']);
+  });
+});
+
+describe('room for what is fetched', () => {
+  it('is looked for first', async () => {
+    const directory = temporaryDirectory();
+    await expect(requireSpace(directory, 1e18, 'HF_HUB_CACHE')).rejects.toThrow(
+      new RegExp(`^${directory}: expected 1000000000\\.0 GB free to fetch into it, got \\d+\\.\\d GB; make room, or name another place with HF_HUB_CACHE$`),
+    );
+    await requireSpace(`${directory}/not/there/yet`, 0, 'HF_HUB_CACHE');
   });
 });

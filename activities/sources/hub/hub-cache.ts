@@ -8,17 +8,18 @@ import { isCommit, type HubRepositoryId } from './hub-uri.js';
  * commit that a branch or tag pointed to last, `snapshots/<commit>/<path>` with links to the blobs.
  */
 export class HubCache {
-  readonly #folder: string;
+  /** The repository's own. */
+  readonly folder: string;
   constructor(directory: string, id: HubRepositoryId) {
-    this.#folder = join(directory, getRepoFolderName({ type: id.kind, name: id.name }));
+    this.folder = join(directory, getRepoFolderName({ type: id.kind, name: id.name }));
   }
 
   blobPath(etag: string): string {
-    return join(this.#folder, 'blobs', etag);
+    return join(this.folder, 'blobs', etag);
   }
 
   snapshot(commit: string): string {
-    return join(this.#folder, 'snapshots', commit);
+    return join(this.folder, 'snapshots', commit);
   }
 
   /** Real path of a file of a commit; undefined when the cache lacks it, or has it in another size. */
@@ -31,13 +32,13 @@ export class HubCache {
   /** The commit that a revision pointed to when it was asked for last. */
   async recall(revision: string): Promise<string | undefined> {
     if (isCommit(revision)) return revision;
-    const text = await readFile(join(this.#folder, 'refs', revision), 'utf8').catch(() => '');
+    const text = await readFile(join(this.folder, 'refs', revision), 'utf8').catch(() => '');
     return isCommit(text.trim()) ? text.trim() : undefined;
   }
 
   async remember(revision: string, commit: string): Promise<void> {
     if (revision === commit) return;
-    const path = join(this.#folder, 'refs', revision);
+    const path = join(this.folder, 'refs', revision);
     await mkdir(dirname(path), { recursive: true });
     await writeFile(path, commit);
   }

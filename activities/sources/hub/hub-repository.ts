@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import type { Digest } from '../../../store/artifact-store.js';
 import { digestOf } from '../digest-cache.js';
+import { requireSpace } from '../free-space.js';
 import { SourceError } from '../source-error.js';
 import type { SourceProgress } from '../source-settings.js';
 import { HubApi, type HubFile } from './hub-api.js';
@@ -80,6 +81,7 @@ export class HubRepository {
   async fetch(paths: readonly string[], progress?: SourceProgress): Promise<string[]> {
     const wanted = paths.map((path) => this.#file(path));
     const total = wanted.reduce((sum, { bytes = 0 }) => sum + bytes, 0);
+    await requireSpace(this.cache.folder, await this.#missingBytes(wanted), 'HF_HUB_CACHE');
     const arrived = new Map<string, number>();
     const report = (path: string, bytes: number): void => {
       arrived.set(path, bytes);
@@ -115,6 +117,11 @@ export class HubRepository {
   /** The text of a small file. */
   async text(path: string): Promise<string> {
     return readFile((await this.fetch([path]))[0], 'utf8');
+  }
+
+  async #missingBytes(files: readonly RepositoryFile[]): Promise<number> {
+    const missing = await Promise.all(files.map(async ({ etag, bytes = 0 }) => (etag === undefined || (await this.cache.holds(etag, bytes)) ? 0 : bytes)));
+    return missing.reduce((sum, bytes) => sum + bytes, 0);
   }
 
   async #fetchOne(file: RepositoryFile, onProgress: (bytes: number) => void): Promise<string> {
