@@ -40,17 +40,21 @@ if (what === 'losses') {
   console.log(`ROW ${JSON.stringify({ tokens, floorTokensPerSecond: Math.round(tokens / (productFloor(backend, modelShapes[rows as keyof typeof modelShapes], tokens) / 1000)) })}`);
 } else {
   products.tune = flags.includes('tune');
-  backend.keepDequantized = flags.includes('lean') ? 'never' : 'always';
   let started = performance.now();
   const model = randomModel(modelShapes[what as keyof typeof modelShapes], { dtype: 'nf4', doubleQuant: true });
   device.synchronize();
   console.log(`model in ${((performance.now() - started) / 1000).toFixed(1)} s, ${(device.memory.memory().inUse / 2 ** 30).toFixed(2)} GiB`);
   const bench = new StepBench(model, Number(length));
+  const weights = [model.embedding, model.head, ...model.blocks.flatMap(({ linear }) => Object.values(linear))];
+  const copies = !flags.includes('lean');
+  backend.replayer.settle(weights);
+  backend.replayer.choose({ copies, offload: flags.includes('recompute') });
   const shape = {
     rows: Number(rows), length: Number(length), accumulation: Number(accumulation), recompute: flags.includes('recompute'),
   };
   const gibibytes = (bytes: number) => (bytes / 2 ** 30).toFixed(2);
-  const resident = device.memory.memory().inUse + (backend.keepDequantized === 'always' ? backend.replayer.copyBytes(model.blocks.flatMap(({ linear }) => Object.values(linear))) : 0);
+  const resident = backend.replayer.memory().inUse + (copies ? backend.replayer.copyBytes(weights) : 0);
+  device.memory.resetPeak();
   started = performance.now();
   const pass = bench.measure(shape) ?? 0;
   console.log(`planned in ${(performance.now() - started).toFixed(0)} ms: ${gibibytes(resident)} GiB beside ${gibibytes(pass)} for a pass, ${gibibytes(resident + pass)} in all`);

@@ -1,13 +1,13 @@
 import { freemem } from 'node:os';
-import { backend, getBackend } from '@tensorflow/tfjs-core';
 import type { BaseConfig } from '../contracts/fine-tune-config.js';
 import type { TrainerJob } from '../contracts/trainer-messages.js';
 import { registerCudaBackend } from '../engine/cuda/register.js';
-import type { CudaBackend } from '../engine/cuda/backend.js';
+import type { LlamaConfig } from '../engine/formats/llama-config.js';
 import { openModel } from '../engine/formats/open-model.js';
 import { loadModel, type LlamaModel } from '../engine/model/load.js';
 import { planResidency } from '../engine/model/residency.js';
 import { selectBackend } from '../engine/tensor/backends.js';
+import { replayer } from '../engine/tensor/replay.js';
 import { log, type TrainerChannel } from './trainer-channel.js';
 
 /** SIGTERM ended the job after `step` steps, which its checkpoint holds. */
@@ -40,10 +40,8 @@ export async function startBackend(job: TrainerJob, base: BaseConfig, channel: T
 export async function loadBase(modelDirectory: string, base: BaseConfig, channel: TrainerChannel): Promise<LlamaModel> {
   const source = await openModel(modelDirectory);
   try {
-    const { resident, description } = planResidency(source.config, base, freeBytes());
-    log('info', description);
     return await loadModel(source, base, {
-      resident,
+      resident: keepsCopies(source.config, base),
       onTensor: async (done, total) => {
         if (done % 30 !== 0 && done !== total) return;
         channel.emit({ event: 'progress', phase: 'loading the model', done, total });
@@ -55,9 +53,16 @@ export async function loadBase(modelDirectory: string, base: BaseConfig, channel
   }
 }
 
-/** Memory that tensors may still take: the GPU's, or the machine's, or the control group's where that is less. */
+/** Whether dequantised copies are kept from the start; a backend that plans its memory makes them itself. */
+function keepsCopies(config: LlamaConfig, base: BaseConfig): boolean {
+  if (replayer()) return false;
+  const { resident, description } = planResidency(config, base, freeBytes());
+  log('info', description);
+  return resident;
+}
+
+/** Memory that tensors may still take: the machine's, or the control group's where that is less. */
 export function freeBytes(): number {
-  if (getBackend() === 'cuda') return (backend() as CudaBackend).device.memoryInfo().free;
   const limit = process.constrainedMemory();
   const left = limit > 0 && limit < 2 ** 60 ? limit - process.memoryUsage.rss() : Infinity;
   return Math.max(0, Math.min(freemem(), left));

@@ -5,9 +5,13 @@ import { describeTrainable } from '../contracts/trainable-parameters.js';
 import type { TrainerJob } from '../contracts/trainer-messages.js';
 import type { TokenRows } from '../engine/data/batches.js';
 import { readTokenFile } from '../engine/data/token-file.js';
+import type { LlamaConfig } from '../engine/formats/llama-config.js';
+import { readPeftAdapter } from '../engine/formats/peft-adapter.js';
 import { planActivations } from '../engine/model/activations.js';
 import { savePeft } from '../engine/model/peft.js';
+import { replayer } from '../engine/tensor/replay.js';
 import { checkpointName, readCheckpoint, writeCheckpoint } from '../engine/train/checkpoint.js';
+import { longestOf } from '../engine/train/evaluate.js';
 import { lastEval, meanTrainLoss, trainerStateJson } from '../engine/train/history.js';
 import { digestOf, trainAdapter } from '../engine/train/train.js';
 import { log, type TrainerChannel } from './trainer-channel.js';
@@ -20,17 +24,17 @@ export async function trainJob(job: Extract<TrainerJob, { kind: 'train' }>, chan
   const trainRows = await readTokenFile(job.trainTokens);
   const testRows = await readTokenFile(job.testTokens);
   const model = await loadBase(job.modelDirectory, job.base, channel);
-  const activations = planActivations(model.config, { rows: job.train.batchSize, longest: longestRow(trainRows) }, freeBytes(), backend === 'cuda' ? 2 : 4);
-  if (!job.train.checkpointing) log('info', activations.description);
-  const train = { ...job.train, checkpointing: job.train.checkpointing || activations.recompute };
-  const training = digestOf({ ...job, model, trainRows });
+  const train = { ...job.train, checkpointing: job.train.checkpointing || mustRecompute(model.config, job.train.batchSize, trainRows) };
+  const initial = job.adapterDirectory === undefined ? undefined : (await readPeftAdapter(job.adapterDirectory)).tensors;
+  const training = digestOf({ ...job, model, trainRows, initial });
   const resume = job.resumeFrom === undefined ? undefined : await readCheckpoint(job.resumeFrom, training);
   const pace = createPace(resume?.history.num_input_tokens_seen ?? 0);
 
   const { adapter, history, finished } = await trainAdapter(
-    { model, lora: job.lora, train, trainRows, testRows, resume },
+    { model, lora: job.lora, train, trainRows, testRows, resume, initial },
     {
       onStart: (adapter) => log('info', describeTrainable(adapter.size, model.parameters + adapter.added)),
+      onPlan: (description) => log('info', description),
       isInterrupted: () => channel.isInterrupted(),
       onProgress: async (phase, done, total) => {
         channel.emit({ event: 'progress', phase, done, total });
@@ -76,8 +80,10 @@ export async function trainJob(job: Extract<TrainerJob, { kind: 'train' }>, chan
   });
 }
 
-function longestRow(rows: TokenRows): number {
-  let longest = 0;
-  for (let row = 0; row < rows.count; row++) longest = Math.max(longest, rows.length(row));
-  return longest;
+/** Whether memory is too short for a micro-batch's activations, by an estimate; a backend that plans its memory decides that itself. */
+function mustRecompute(config: LlamaConfig, batchSize: number, rows: TokenRows): boolean {
+  if (replayer()) return false;
+  const { recompute, description } = planActivations(config, { rows: batchSize, longest: longestOf(rows) }, freeBytes());
+  log('info', description);
+  return recompute;
 }

@@ -2,6 +2,7 @@ import { dispose, engine, tidy, util, type Tensor } from '@tensorflow/tfjs-core'
 import type { Computation, MeasuredMemory, MemoryChoices, Replayer, Shelved } from '../tensor/replay.js';
 import type { FrozenWeight } from '../tensor/weight-types.js';
 import type { CudaBackend } from './backend.js';
+import { WORKSPACE_BYTES } from './cublas-lt.js';
 import { GraphCache } from './graph.js';
 import { Shelf } from './shelf.js';
 
@@ -52,11 +53,12 @@ export class CudaReplayer implements Replayer {
     this.backend.device.memory.trim();
   }
 
-  memory(): { inUse: number; free: number } {
+  memory(): { inUse: number; workspace: number; free: number } {
     const { memory } = this.backend.device;
+    this.backend.products.reserveWorkspace();
     memory.trim();
     const { inUse, reserved } = memory.memory();
-    return { inUse, free: this.backend.device.memoryInfo().free + reserved - inUse };
+    return { inUse, workspace: WORKSPACE_BYTES, free: this.backend.device.memoryInfo().free + reserved - inUse };
   }
 
   shelve(x: Tensor): Shelved {

@@ -21,14 +21,11 @@ const HIDDEN = 24, INTERMEDIATE = 10, SCORES = 4;
 /** Share of the free memory that they may take. */
 const SHARE = 0.6;
 
-/**
- * Decides whether a training step keeps its activations, by the memory they take.
- * @param bytesPerValue 4 in float32, 2 on a backend that keeps them in bfloat16
- */
-export function planActivations(config: LlamaConfig, { rows, longest }: MicroBatchSize, freeBytes: number, bytesPerValue: 2 | 4): ActivationPlan {
+/** Decides whether a training step keeps its activations, by the memory they take in float32. */
+export function planActivations(config: LlamaConfig, { rows, longest }: MicroBatchSize, freeBytes: number): ActivationPlan {
   const { hiddenSize, intermediateSize, heads, layers } = config;
   const perPosition = HIDDEN * hiddenSize + INTERMEDIATE * intermediateSize + SCORES * heads * longest;
-  const bytes = rows * longest * layers * perPosition * bytesPerValue;
+  const bytes = rows * longest * layers * perPosition * 4;
   const recompute = bytes > freeBytes * SHARE;
   const gibibytes = (value: number): string => `${(value / 2 ** 30).toFixed(1)} GiB`;
   return {

@@ -53,8 +53,8 @@ export interface Replayer {
   copyBytes(weights: readonly FrozenWeight[]): number;
   /** Brings frozen matrices into the form that they keep, so that `memory` is right about them. */
   settle(weights: readonly FrozenWeight[]): void;
-  /** Bytes in use, and bytes that may still be taken. */
-  memory(): { inUse: number; free: number };
+  /** Bytes in use, those of them that are the products' workspace, and bytes that may still be taken. */
+  memory(): { inUse: number; workspace: number; free: number };
   /** Puts a tensor away; see `shelve`. */
   shelve(x: Tensor): Shelved;
   /** Forgets what was recorded, and frees its memory. */

@@ -24,6 +24,8 @@ export interface TrainingState {
   m: Float32Array;
   v: Float32Array;
   history: TrainerState;
+  /** How the step's rows were computed, where memory decided it: what is drawn for a row depends on it. */
+  passes?: { batchSize: number; rows: number };
 }
 
 const FORMAT = 'temper-checkpoint-1';
@@ -35,6 +37,7 @@ interface Manifest {
   step: number;
   /** Digest of what decides the course of the training; see `trainingDigest`. */
   training: string;
+  passes?: TrainingState['passes'];
   files: { name: string; bytes: number; sha256: string }[];
 }
 
@@ -68,7 +71,7 @@ export async function writeCheckpoint(directory: string, state: TrainingState, t
     const bytes = await readFile(join(partial, name));
     return { name, bytes: bytes.length, sha256: sha256(bytes) };
   }));
-  const manifest: Manifest = { format: FORMAT, step: state.history.global_step, training, files };
+  const manifest: Manifest = { format: FORMAT, step: state.history.global_step, training, passes: state.passes, files };
   await writeFile(join(partial, MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);
   await rm(directory, { recursive: true, force: true });
   await rename(partial, directory);
@@ -91,7 +94,7 @@ export async function readCheckpoint(directory: string, training: string): Promi
   const best = manifest.files.some(({ name }) => name === BEST) ? await readParameters(join(directory, BEST)) : undefined;
   const moments = await readSafetensors(join(directory, 'moments.safetensors'));
   const history = JSON.parse(await readFile(join(directory, 'trainer_state.json'), 'utf8')) as TrainerState;
-  return { adapter, best, m: moments.get('m')!.data as Float32Array, v: moments.get('v')!.data as Float32Array, history };
+  return { adapter, best, m: moments.get('m')!.data as Float32Array, v: moments.get('v')!.data as Float32Array, history, passes: manifest.passes };
 }
 
 async function readManifest(directory: string): Promise<Manifest> {

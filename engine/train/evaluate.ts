@@ -1,9 +1,9 @@
 import type { Scalar } from '@tensorflow/tfjs-core';
-import { lineWidth, type TokenRows } from '../data/batches.js';
+import { lineWidth, tokensOf, type TokenRows } from '../data/batches.js';
 import { EngineError } from '../errors.js';
 import type { Llama } from '../model/llama.js';
 import { replayer } from '../tensor/replay.js';
-import { layOut, LossPasses } from './passes.js';
+import { layOut, LossPasses, type PassSize } from './passes.js';
 
 export interface Evaluation {
   /** Mean negative log-likelihood over the counted tokens, in nats. */
@@ -15,13 +15,17 @@ export interface Evaluation {
 export interface EvaluateOptions {
   /** Rows of the greatest length in a batch; short ones may be more. No figure depends on it. @default 16 */
   batchSize?: number;
+  /** The model's, for rows as long as these. @default made for the call */
+  passes?: LossPasses;
   /** Called after each batch with the rows done; a promise is awaited. */
   onBatch?: (rows: number, total: number) => void | Promise<void>;
 }
 
+const EVALUATED_ROWS = 16;
+
 /** Token-weighted loss over all rows, without dropout. Rows go by length, so that batches hold little padding. */
-export async function evaluateLoss(llama: Llama, rows: TokenRows, { batchSize = 16, onBatch }: EvaluateOptions = {}): Promise<Evaluation> {
-  const passes = new LossPasses(llama, longestOf(rows));
+export async function evaluateLoss(llama: Llama, rows: TokenRows, { batchSize = EVALUATED_ROWS, passes: shared, onBatch }: EvaluateOptions = {}): Promise<Evaluation> {
+  const passes = shared ?? new LossPasses(llama, longestOf(rows));
   const losses: Scalar[] = [];
   let tokens = 0, done = 0;
   try {
@@ -38,7 +42,7 @@ export async function evaluateLoss(llama: Llama, rows: TokenRows, { batchSize = 
     return { loss: sum / tokens, tokens };
   } finally {
     for (const loss of losses) loss.dispose();
-    passes.dispose();
+    if (!shared) passes.dispose();
   }
 }
 
@@ -58,6 +62,12 @@ export function evaluationBatches(rows: TokenRows, batchSize: number): number[][
     free -= size;
   }
   return batches;
+}
+
+/** The largest batch of an evaluation; undefined without rows. */
+export function largestEvaluation(rows: TokenRows): PassSize | undefined {
+  const sizes = evaluationBatches(rows, EVALUATED_ROWS).map((indices) => tokensOf(rows, indices));
+  return sizes.length === 0 ? undefined : { tokens: Math.max(...sizes), counted: Math.max(...sizes) };
 }
 
 /** Tokens of the longest row. */

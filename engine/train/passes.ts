@@ -1,5 +1,5 @@
 import { dispose, scalar, type Scalar, type Tensor, type Variable } from '@tensorflow/tfjs-core';
-import { packLine, packRows, type PackedBatch, type TokenRows } from '../data/batches.js';
+import { lineWidth, packLine, packRows, type PackedBatch, type TokenRows } from '../data/batches.js';
 import { dropoutStream, type DropoutDraw, type LoraAdapter } from '../model/adapter.js';
 import { BatchFeed } from '../model/batch-feed.js';
 import { runBlocks } from '../model/blocks.js';
@@ -8,10 +8,32 @@ import { blockContext, embedIds, summedLoss, type Llama } from '../model/llama.j
 import type { LlamaModel } from '../model/load.js';
 import { adaptedModel } from '../model/trained-parts.js';
 import { createGradientSums } from '../tensor/gradient-sums.js';
-import { replay, replayer, type Computation } from '../tensor/replay.js';
+import { replay, replayer, type Computation, type MeasuredMemory } from '../tensor/replay.js';
 
 /** Lays rows out as the backend likes it: one that records computations gets a single line of one of few widths. */
 export const layOut = (rows: TokenRows, indices: readonly number[]): PackedBatch => (replayer() ? packLine : packRows)(rows, indices);
+
+/** How large a pass is. */
+export interface PassSize {
+  tokens: number;
+  /** Those that the loss counts. */
+  counted: number;
+}
+
+/** A batch of that size in a single line, for measuring what it takes. */
+function batchOf({ tokens, counted }: PassSize): PackedBatch {
+  const width = lineWidth(tokens);
+  return {
+    shape: [1, width], inputIds: new Int32Array(width), positions: new Int32Array(width), segments: new Int32Array(width),
+    labels: new Int32Array(width).fill(-1).fill(0, 0, counted), rows: 1, tokens, countedTokens: counted,
+  };
+}
+
+function measure(inputs: Tensor[], computation: Computation): MeasuredMemory {
+  const measured = replayer()!.measure(computation);
+  dispose(inputs);
+  return measured;
+}
 
 /** Passes over batches without gradients. */
 export class LossPasses {
@@ -33,7 +55,13 @@ export class LossPasses {
     return loss as Scalar;
   }
 
-  computation(inputs: Tensor[]): Computation {
+  /** What a pass takes, on a backend that can tell. */
+  measure(size: PassSize): MeasuredMemory {
+    const inputs = this.feed.upload(batchOf(size));
+    return measure(inputs, this.computation(inputs));
+  }
+
+  private computation(inputs: Tensor[]): Computation {
     const { model, adapter } = this.llama;
     return {
       key: `loss ${adapter ? 'with' : 'without'} an adapter`, inputs,
@@ -92,12 +120,20 @@ export class GradientPasses {
    * @returns the sum of the counted tokens' negative log-likelihoods in nats, on the device
    */
   run({ inputs }: UploadedBatch, draw: DropoutDraw, first: boolean): Scalar {
-    const [loss] = replay(this.computation(inputs, draw, first));
-    dispose(inputs);
-    return loss as Scalar;
+    try {
+      return replay(this.computation(inputs, draw, first))[0] as Scalar;
+    } finally {
+      dispose(inputs);
+    }
   }
 
-  computation(inputs: Tensor[], draw: DropoutDraw, first: boolean): Computation {
+  /** What a pass takes, on a backend that can tell. */
+  measure(size: PassSize): MeasuredMemory {
+    const { inputs } = this.upload(batchOf(size), 1);
+    return measure(inputs, this.computation(inputs, { seed: 0, step: 1, microBatch: 0 }, true));
+  }
+
+  private computation(inputs: Tensor[], draw: DropoutDraw, first: boolean): Computation {
     const { model, adapter, sums, recompute } = this;
     return {
       key: `gradients, ${first ? 'first' : 'added'}, ${recompute ? 'recomputing' : 'keeping'}`, inputs,

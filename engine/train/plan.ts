@@ -55,3 +55,8 @@ export function placeOf(step: number, { rows, batchSize, accumulation }: PlanOpt
   }));
   return { epoch, microBatches, epochsAfter: epoch + last / batchesPerEpoch, endsEpoch: last === batchesPerEpoch };
 }
+
+/** Joins so many micro-batches that follow one another; the last may be fewer. */
+export function mergePasses(microBatches: StepPlace['microBatches'], count: number): StepPlace['microBatches'] {
+  return microBatches.flatMap(({ from }, i) => (i % count === 0 ? [{ from, to: microBatches[Math.min(i + count, microBatches.length) - 1].to }] : []));
+}

@@ -8,12 +8,13 @@ import { withTrainedParts } from '../model/trained-parts.js';
 import { adamW, createAdamW, disposeAdamW, type AdamWState } from '../tensor/adam-w.js';
 import { replayer } from '../tensor/replay.js';
 import { parametersDigest, trainingDigest, type TrainingState } from './checkpoint.js';
-import { evaluateLoss, longestOf } from './evaluate.js';
+import { evaluateLoss, largestEvaluation, longestOf } from './evaluate.js';
 import { evaluationsWithoutGain, logEval, logStep, newTrainerState, type StepLog, type TrainerState } from './history.js';
+import { largestPass, planPasses } from './memory-plan.js';
 import { gradientError, lossError } from './non-finite.js';
 import { parameterGroups } from './parameter-groups.js';
-import { GradientPasses, layOut, type UploadedBatch } from './passes.js';
-import { placeOf, planTraining, type Plan, type PlanOptions, type StepPlace } from './plan.js';
+import { GradientPasses, layOut, LossPasses, type UploadedBatch } from './passes.js';
+import { mergePasses, placeOf, planTraining, type Plan, type PlanOptions, type StepPlace } from './plan.js';
 import { learningRateAt, planSchedule } from './schedule.js';
 
 export interface TrainJob {
@@ -34,6 +35,8 @@ export interface TrainJob {
 export interface TrainHooks {
   /** Before the first step. */
   onStart?(adapter: LoraAdapter): void;
+  /** How memory will be used, in words, on a backend that plans it; again when that had to be changed. */
+  onPlan?(description: string): void;
   onStep?(entry: StepLog, steps: number): void | Promise<void>;
   /** After each micro-batch and each batch of an evaluation. */
   onProgress?(phase: 'training' | 'evaluating', done: number, total: number): void | Promise<void>;
@@ -96,6 +99,10 @@ class Training {
   private readonly parameters;
   private readonly groups;
   private readonly passes: GradientPasses;
+  /** Of the evaluations. */
+  private readonly losses: LossPasses;
+  /** A multiple of `train.batchSize`: micro-batches that are computed together. */
+  private rowsPerPass: number;
   /** Batches that were laid out while the device was busy with the step before. */
   private prepared?: PreparedStep;
   /** The adapter of the best evaluation so far, where that one is kept. */
@@ -117,7 +124,9 @@ class Training {
     this.best = resume?.best;
     this.history = resume?.history ?? newTrainerState({ plan: this.plan, ...train });
     this.optimizer = createAdamW(this.parameters.map(({ variable }) => variable));
-    this.passes = new GradientPasses(model, this.adapter, Math.max(longestOf(trainRows), longestOf(testRows)), train.neftuneNoiseAlpha);
+    this.passes = new GradientPasses(model, this.adapter, longestOf(trainRows), train.neftuneNoiseAlpha);
+    this.losses = new LossPasses({ model, adapter: this.adapter }, longestOf(testRows));
+    this.rowsPerPass = train.batchSize;
     this.passes.recompute = train.checkpointing;
     if (resume) {
       this.optimizer.step = resume.history.global_step;
@@ -128,8 +137,9 @@ class Training {
   async run(): Promise<TrainOutcome> {
     const { train } = this.job;
     this.hooks.onStart?.(this.adapter);
+    this.planMemory();
     for (let step = this.history.global_step; step < this.plan.steps && !this.isExhausted(); step++) {
-      const place = await this.step(step);
+      const place = await this.stepWithinMemory(step);
       const done = step + 1;
       const isLast = done === this.plan.steps;
       if (isLast || (train.evalEvery === 'epoch' ? place.endsEpoch : done % train.evalEvery === 0)) await this.evaluate(done, place.epochsAfter);
@@ -145,6 +155,35 @@ class Training {
   private isExhausted(): boolean {
     const { earlyStopping } = this.job.train;
     return earlyStopping !== undefined && evaluationsWithoutGain(this.history, earlyStopping.minDelta) >= earlyStopping.patience;
+  }
+
+  private planMemory(): void {
+    const backend = replayer();
+    if (!backend) return;
+    const { model, train, trainRows, testRows, resume } = this.job;
+    // Micro-batches of another size mean that memory was short.
+    const settled = resume?.passes && (resume.passes.batchSize === train.batchSize ? resume.passes.rows : train.batchSize);
+    const { rows, description } = planPasses(backend, {
+      model, train, trainable: this.adapter.size, passes: this.passes, losses: this.losses, evaluation: largestEvaluation(testRows), rows: settled,
+      largest: (rows) => largestPass(trainRows, (epoch) => this.rowsOf(epoch), this.planOptions, this.plan, rows),
+    });
+    this.rowsPerPass = rows;
+    this.hooks.onPlan?.(description);
+  }
+
+  /** A step; when memory runs out, micro-batches are no longer computed together. */
+  private async stepWithinMemory(step: number): Promise<StepPlace> {
+    const { batchSize } = this.job.train;
+    try {
+      return await this.step(step);
+    } catch (err) {
+      if (!(err instanceof EngineError && err.failure === 'outOfMemory') || this.rowsPerPass === batchSize) throw err;
+      this.rowsPerPass = batchSize;
+      this.prepared = undefined;
+      replayer()?.clear();
+      this.hooks.onPlan?.(`${err.message}; from step ${step + 1} on each micro-batch is computed alone`);
+      return this.step(step);
+    }
   }
 
   private async step(step: number): Promise<StepPlace> {
@@ -180,7 +219,7 @@ class Training {
     const { train, trainRows } = this.job;
     const place = placeOf(step, this.planOptions, this.plan);
     const order = this.orderOf(place.epoch);
-    const laidOut = place.microBatches.map(({ from, to }) => layOut(trainRows, order.slice(from, to)));
+    const laidOut = mergePasses(place.microBatches, this.rowsPerPass / train.batchSize).map(({ from, to }) => layOut(trainRows, order.slice(from, to)));
     const counted = laidOut.reduce((sum, { countedTokens }) => sum + countedTokens, 0);
     const batches = laidOut.flatMap((batch, microBatch) =>
       batch.countedTokens > 0 ? [{ draw: { seed: train.seed, step: step + 1, microBatch }, uploaded: this.passes.upload(batch, 1 / counted) }] : []);
@@ -194,19 +233,22 @@ class Training {
     return taken;
   }
 
-  private orderOf(epoch: number): number[] {
+  /** The rows of an epoch, in its order. */
+  private rowsOf(epoch: number): number[] {
     const { train, trainRows, order } = this.job;
-    if (this.order.epoch !== epoch) {
-      const batchSize = train.batchSize * train.accumulation;
-      const rows = order?.(epoch) ?? epochOrder(trainRows, { seed: train.seed, epoch, batchSize, groupByLength: train.groupByLength });
-      this.order = { epoch, rows };
-    }
+    const batchSize = train.batchSize * train.accumulation;
+    return order?.(epoch) ?? epochOrder(trainRows, { seed: train.seed, epoch, batchSize, groupByLength: train.groupByLength });
+  }
+
+  private orderOf(epoch: number): number[] {
+    if (this.order.epoch !== epoch) this.order = { epoch, rows: this.rowsOf(epoch) };
     return this.order.rows;
   }
 
   private async evaluate(step: number, epoch: number): Promise<void> {
     const { model, testRows } = this.job;
     const { loss, tokens } = await evaluateLoss({ model, adapter: this.adapter }, testRows, {
+      passes: this.losses,
       onBatch: (done, total) => this.hooks.onProgress?.('evaluating', done, total),
     });
     logEval(this.history, { epoch, eval_loss: loss, eval_tokens: tokens, step });
@@ -216,13 +258,14 @@ class Training {
 
   private async state(): Promise<TrainingState> {
     const [m, v] = await Promise.all([this.optimizer.m.data(), this.optimizer.v.data()]);
-    return { adapter: await this.adapter.values(), best: this.best, m: m as Float32Array, v: v as Float32Array, history: this.history };
+    return { adapter: await this.adapter.values(), best: this.best, m: m as Float32Array, v: v as Float32Array, history: this.history, passes: replayer() && { batchSize: this.job.train.batchSize, rows: this.rowsPerPass } };
   }
 
   dispose(): void {
     for (const { uploaded } of this.prepared?.batches ?? []) dispose(uploaded.inputs);
     replayer()?.clear();
     this.passes.dispose();
+    this.losses.dispose();
     disposeAdamW(this.optimizer);
   }
 }
