@@ -16,8 +16,8 @@ import type { SourceProgress } from './sources/source-settings.js';
 /** What a stage may touch. Given by the worker; nothing in it knows of Temporal. */
 export interface StageContext {
   store: ArtifactStore;
-  /** Local directory with the model's files under their names, fetched when the cache lacks them. */
-  models: { open(model: ModelRef, progress?: SourceProgress): Promise<string> };
+  /** Local directory with a model's or adapter's files under their names, fetched when the cache lacks them. `path` is what names it in the configuration. */
+  models: { open(model: Pick<ModelRef, 'files'>, progress?: SourceProgress, path?: string): Promise<string> };
   /** Local path of a dataset file, verified against its digest. */
   fetchDataset(ref: ArtifactRef, progress?: SourceProgress): Promise<string>;
   /** Where tools are kept between runs. */
@@ -87,7 +87,7 @@ export async function runStage<Input, Output>(
     services.progress(...report);
   };
   const sources: Pick<StageContext, 'models' | 'fetchDataset'> = {
-    models: { open: (model) => models.open(model, fetching) },
+    models: { open: (model, _progress, path) => models.open(model, fetching, path) },
     fetchDataset: (ref) => services.fetchDataset(ref, fetching),
   };
 

@@ -58,6 +58,7 @@ async function prepareJob(input: TrainInput, context: StageContext, resumeFrom: 
   return {
     kind: 'train', model: input.model, modelDirectory: await context.models.open(input.model),
     base: input.base, lora: input.lora, train: input.train, trainTokens, testTokens, resumeFrom, outputDirectory,
+    adapterDirectory: input.startAdapter && (await context.models.open({ files: input.startAdapter }, undefined, 'lora.from')),
   };
 }
 

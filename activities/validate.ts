@@ -19,13 +19,15 @@ import { checkHub } from './publish-to-hub.js';
 import { locateDataset } from './sources/datasets.js';
 import { hubSettings } from './sources/hub/hub-settings.js';
 import { modelOrigin } from './sources/model-origin.js';
+import { locateAdapter } from './sources/adapters.js';
 import { locateModel, type LocalModel } from './sources/models.js';
 import type { SourceProgress, SourceSettings } from './sources/source-settings.js';
 import { isBadSource } from './sources/source-uri.js';
 import { defineStage, type Stage } from './stage.js';
+import { adapterProblems, readStartAdapter, takeOptions } from './start-adapter.js';
 
 /**
- * Checks a run's input before anything is spent on it, fills in the defaults and pins model and dataset by digest.
+ * Checks a run's input before anything is spent on it, fills in the defaults and pins model, dataset and the adapter it starts from by digest.
  *
  * Everything that can be wrong is looked for, and all of it is reported at once. Only headers are read, and nothing is
  * downloaded for an input that is already known to be refused. Leaves nothing behind but cached files.
@@ -44,7 +46,9 @@ export const createValidateStage = (settings: SourceSettings): Stage<unknown, Va
 
 /** @throws InvalidInputError with every problem found; StoreError when storage is out of reach */
 export async function validate(input: unknown, settings: SourceSettings, progress: SourceProgress = () => {}): Promise<ValidateOutput> {
-  const { config, mistakes } = parse(input);
+  const parsed = parse(input);
+  const { mistakes } = parsed;
+  let { config } = parsed;
   const problems: Problem[] = promptProblems(config.format, config.evaluate.prompts);
 
   const attempt = <T>(path: string, work: () => Promise<T>): Promise<T | undefined> =>
@@ -52,9 +56,11 @@ export async function validate(input: unknown, settings: SourceSettings, progres
       problems.push(...problemsOf(path, error));
       return undefined;
     });
-  const [model, dataset, published] = await Promise.all([
+  const { from } = config.lora;
+  const [model, dataset, adapter, published] = await Promise.all([
     attempt('model.uri', () => locateModel(config.model.uri, settings)),
     attempt('dataset.uri', () => locateDataset(config.dataset, settings)),
+    attempt('lora.from', async () => (from === undefined ? undefined : locateAdapter(from, settings))),
     attempt('publish.uri', () => checkPublish(config, settings)),
     attempt('publish.hub', async () => config.publish?.hub && checkHub(config.publish.hub, settings.hub ?? hubSettings())),
   ]);
@@ -63,7 +69,15 @@ export async function validate(input: unknown, settings: SourceSettings, progres
   const worthFetching = problems.length + mistakes.length === 0;
   const localModel = model && (worthFetching || !model.remote) ? await attempt('model.uri', () => model.fetch(progress)) : undefined;
   const described = localModel && (await attempt('model.uri', () => describe(localModel)));
+  const localAdapter = adapter && (worthFetching || !adapter.remote) ? await attempt('lora.from', () => adapter.fetch(progress)) : undefined;
+  const start = localAdapter && (await attempt('lora.from', () => readStartAdapter(localAdapter.path)));
+  if (start) {
+    const taken = takeOptions(config.lora, start, (input as { lora?: unknown }).lora);
+    problems.push(...taken.problems);
+    config = { ...config, lora: taken.lora };
+  }
   if (described) problems.push(...modelProblems(config, described.architecture), ...(await exportProblems(config, described)));
+  if (described && start && !problems.some(({ path }) => path.startsWith('lora.'))) problems.push(...adapterProblems(start, described.architecture));
   const files = dataset && (worthFetching || !dataset.remote) ? await attempt('dataset.uri', () => dataset.fetch(progress)) : undefined;
   problems.push(...(files
     ? ((await attempt('dataset.uri', () => datasetProblems(config, files, described?.tokenizer))) ?? [])
@@ -73,6 +87,7 @@ export async function validate(input: unknown, settings: SourceSettings, progres
   return {
     config: published === undefined ? config : { ...config, publish: { ...config.publish, uri: published } },
     model: { ...modelRef(config, described!.architecture, await localModel!.pin(progress)), ...(await modelOrigin(config.model.uri, localModel!)) },
+    ...(localAdapter ? { startAdapter: await localAdapter.pin(progress) } : {}),
     dataset: files!.length === 1 ? files![0].ref : files!.map(({ ref }) => ref),
     requiredColumns: [...new Set(requiredColumns(config.format).map(({ column }) => column))],
     promptColumns: promptColumns(config.format),

@@ -41,6 +41,8 @@ const filesSchema = z.union([artifactRefSchema, z.array(artifactRefSchema).min(2
 export const validateOutputSchema = z.strictObject({
   config: fineTuneConfigSchema,
   model: modelRefSchema,
+  /** The adapter that training goes on from, as `lora.from` names it. */
+  startAdapter: z.array(namedArtifactSchema).optional(),
   /** The dataset's file, or its files in order, pinned by digest. */
   dataset: filesSchema,
   ...formatColumns,
@@ -142,6 +144,8 @@ export type EvaluateOutput = z.infer<typeof evaluateOutputSchema>;
 // train -------------------------------------------------------------------------------------------------------------
 export const trainInputSchema = z.strictObject({
   model: modelRefSchema, base: baseSchema, lora: loraSchema, train: trainSchema, trainTokens: artifactRefSchema, testTokens: artifactRefSchema,
+  /** A PEFT directory to go on from. @default a new adapter */
+  startAdapter: z.array(namedArtifactSchema).optional(),
 });
 export const trainSummarySchema = z.strictObject({
   steps: nonNegative, epochs: z.number(), tokens: nonNegative, trainLoss: z.number(),

@@ -23,6 +23,8 @@ export const trainerJobSchema = z.discriminatedUnion('kind', [
     kind: z.literal('train'), ...common, base: baseSchema, lora: loraSchema, train: trainSchema,
     /** Local token files as `format` writes them. */
     trainTokens: z.string(), testTokens: z.string(),
+    /** A PEFT directory to start from. @default a new adapter */
+    adapterDirectory: directory.optional(),
     /** Directory of a complete checkpoint to go on from. */
     resumeFrom: directory.optional(),
     /** Checkpoints go to `<outputDirectory>/checkpoint-<step, 8 digits>`, the adapter to `<outputDirectory>/adapter`. */

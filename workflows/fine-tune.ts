@@ -38,7 +38,7 @@ export async function fineTune(input: FineTuneInput): Promise<FineTuneResult> {
   const { ingest, format, report, publish } = cpu;
   const { baseline, train, merge, evaluate } = gpu();
 
-  const { config, model, dataset, requiredColumns, promptColumns } = await run.stage('validate', validate, input);
+  const { config, model, startAdapter, dataset, requiredColumns, promptColumns } = await run.stage('validate', validate, input);
   const { base, lora } = config;
 
   const data = await run.stage('ingest', ingest, { dataset: config.dataset, file: dataset, requiredColumns, promptColumns });
@@ -52,7 +52,7 @@ export async function fineTune(input: FineTuneInput): Promise<FineTuneResult> {
   const before = await run.stage('baseline', baseline, { ...questions, adapter: null });
 
   const { trained, batch } = await trainWithinMemory(run, train, {
-    model, base, lora, train: config.train, trainTokens: tokens.train, testTokens: tokens.test,
+    model, base, lora, startAdapter, train: config.train, trainTokens: tokens.train, testTokens: tokens.test,
   });
   run.made('adapter', weights(trained.adapter));
 

@@ -69,6 +69,9 @@ describe('the engine process', () => {
     expect(await readFile(result.historyFile, 'utf8')).toBe(await readFile(undisturbed.historyFile, 'utf8'));
     expect(result.summary).toEqual(undisturbed.summary);
 
+    const onward = resultOf(await runEngine(trainJob('onward', { adapterDirectory: result.adapterDirectory, train: smallTrain({ steps: 1, warmupRatio: 1 }) })), 'train');
+    expect((await adapterOf(onward)).equals(await adapterOf(result))).toBe(true); // its one step has a learning rate of 0
+
     const prompt: EvaluationPrompt = { prompt: 'a', promptIds: [20, 21, 22], ownPrompt: 'b', ownPromptIds: [30, 31], reference: 'c', stop: '' };
     const evaluated = resultOf(await runEngine({ kind: 'evaluate', ...common, base, adapterDirectory: result.adapterDirectory, testTokens, prompts: [prompt], maxNewTokens: 5 }), 'evaluate');
     expect(evaluated.metrics.evalLoss).toBeCloseTo(result.summary.evalLoss, 5);
