@@ -159,12 +159,14 @@ function answer(request: IncomingMessage, response: ServerResponse, served: Serv
     response.writeHead(302, { ...headers, 'x-linked-etag': `"${file.lfs}"`, 'x-linked-size': String(file.bytes.length), location: `${served.cdnAddress}/lfs/${file.lfs}` }).end();
     return;
   }
-  const entries = files.map(treeEntry);
+  const entries = treeEntries(files);
   if (api![3] === 'revision') return json(response, { _id: commit.slice(0, 24), id: name, modelId: name, sha: commit, private: served.options.private?.includes(name) ?? false, gated: gated && 'auto', disabled: false, downloads: 0, likes: 0, tags: [], lastModified: '2026-01-01T00:00:00.000Z', createdAt: '2026-01-01T00:00:00.000Z', author: name.split('/')[0], siblings: files.map((file) => ({ rfilename: file.path })) });
   if (api![3] === 'tree') {
     const folder = api![5] === undefined ? '' : `${decodeURIComponent(api![5])}/`;
+    const recursive = /^true$/i.test(url.searchParams.get('recursive') ?? '');
+    const listed = entries.filter(({ path: name }) => name.startsWith(folder) && (recursive || !name.slice(folder.length).includes('/')));
+    if (listed.length === 0) return fail(response, 404, 'EntryNotFound', `${folder} does not exist on "${revision}"`);
     const start = Number(url.searchParams.get('cursor') ?? 0);
-    const listed = entries.filter((entry) => entry.path.startsWith(folder));
     const next = new URL(`${url.pathname}${url.search}`, `http://${request.headers.host}`);
     next.searchParams.set('cursor', String(start + pageSize));
     if (start + pageSize < listed.length) response.setHeader('link', `<${next.href}>; rel="next"`);
@@ -182,6 +184,12 @@ function answer(request: IncomingMessage, response: ServerResponse, served: Serv
 const treeEntry = ({ path, bytes, oid, lfs }: RepositoryFile) => ({
   type: 'file', oid, size: bytes.length, path, ...(lfs === undefined ? {} : { lfs: { oid: lfs, size: bytes.length, pointerSize: 132 } }),
 });
+
+/** Files and the folders that they are in. */
+function treeEntries(files: readonly RepositoryFile[]): ({ type: string; path: string } & object)[] {
+  const folders = new Set(files.flatMap(({ path }) => path.split('/').slice(0, -1).map((_, i, parts) => parts.slice(0, i + 1).join('/'))));
+  return [...files.map(treeEntry), ...[...folders].map((path) => ({ type: 'directory', oid: digest('sha1', path), size: 0, path }))].sort((a, b) => (a.path < b.path ? -1 : 1));
+}
 
 /** Whole, or from where the range header says. */
 function sendFile({ method, headers: { range } }: IncomingMessage, response: ServerResponse, file: RepositoryFile, headers: Record<string, string>, faults: Hub['faults']): void {
