@@ -26,7 +26,7 @@ COPY --from=build --chown=1000:1000 /opt/temper-cache /var/cache/temper
 WORKDIR /opt/temper
 # Datasets and models that `file:` URIs name are mounted under /data.
 RUN mkdir /data && chown 1000:1000 /data
-ENV NODE_ENV=production TEMPER_CACHE=/var/cache/temper TEMPER_DATA_ROOTS=/data
+ENV NODE_ENV=production TEMPER_CACHE=/var/cache/temper HF_HOME=/var/cache/temper/huggingface TEMPER_DATA_ROOTS=/data
 USER 1000:1000
 # Node itself is process 1, so that SIGTERM reaches the worker, which then stops cleanly.
 ENTRYPOINT ["node", "--import", "tsx"]

@@ -26,7 +26,7 @@ COPY --from=build /opt/temper /opt/temper
 WORKDIR /opt/temper
 # Datasets and models that `file:` URIs name are mounted under /data.
 RUN mkdir --parents /data /var/cache/temper && chown 1000:1000 /data /var/cache/temper
-ENV NODE_ENV=production TEMPER_CACHE=/var/cache/temper TEMPER_DATA_ROOTS=/data
+ENV NODE_ENV=production TEMPER_CACHE=/var/cache/temper HF_HOME=/var/cache/temper/huggingface TEMPER_DATA_ROOTS=/data
 USER 1000:1000
 ENTRYPOINT ["node", "--import", "tsx"]
 CMD ["workers/gpu.ts"]
