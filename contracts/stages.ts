@@ -231,7 +231,11 @@ export const reportInputSchema = z.strictObject({
   /** Seconds each stage took when it was run, which may have been in an earlier run. */
   timings: z.array(stageTimingSchema),
 });
-export const reportOutputSchema = z.strictObject({ html: artifactRefSchema, markdown: artifactRefSchema });
+export const reportOutputSchema = z.strictObject({
+  html: artifactRefSchema, markdown: artifactRefSchema,
+  /** README.md of the adapter's and the merged model's directory. Results of earlier versions have none. */
+  cards: z.strictObject({ adapter: artifactRefSchema, merged: artifactRefSchema }).optional(),
+});
 export type ReportInput = z.infer<typeof reportInputSchema>;
 export type ReportOutput = z.infer<typeof reportOutputSchema>;
 

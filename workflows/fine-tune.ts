@@ -1,5 +1,5 @@
 import { ActivityCancellationType, proxyActivities, workflowInfo } from '@temporalio/workflow';
-import type { NamedArtifact } from '../contracts/artifact.js';
+import type { ArtifactRef, NamedArtifact } from '../contracts/artifact.js';
 import type { FineTuneInput } from '../contracts/fine-tune-config.js';
 import { failureTypes, type FineTuneResult, type StageActivities } from '../contracts/pipeline.js';
 import { gpuTaskQueue } from '../contracts/task-queues.js';
@@ -59,8 +59,8 @@ export async function fineTune(input: FineTuneInput): Promise<FineTuneResult> {
   const mergedModel = await run.stage('merge', merge, {
     model, base, adapter: trained.adapter, test: tokens.test, prompts: tokens.prompts, merge: config.merge, export: config.export,
   });
-  const { merged, gguf } = mergedModel;
-  run.made('merged', weights(merged));
+  const { gguf } = mergedModel;
+  run.made('merged', weights(mergedModel.merged));
   gguf?.forEach(({ type, file }) => run.made(`gguf ${type}`, file));
 
   const after = await run.stage('evaluate', evaluate, { ...questions, adapter: trained.adapter });
@@ -71,12 +71,14 @@ export async function fineTune(input: FineTuneInput): Promise<FineTuneResult> {
   });
   run.made('report', pages.html);
 
+  const adapter = withCard(trained.adapter, pages.cards?.adapter);
+  const merged = withCard(mergedModel.merged, pages.cards?.merged);
   const published = config.publish
     ? await run.stage('publish', publish, {
         ...config.publish,
         name: config.name,
         files: [
-          ...under('adapter', [...trained.adapter, { ...trained.history, name: 'trainer_state.json' }]),
+          ...under('adapter', [...adapter, { ...trained.history, name: 'trainer_state.json' }]),
           ...under('merged', merged),
           ...under('gguf', gguf?.map(({ file }) => file) ?? []),
           { ...pages.html, name: 'report.html' },
@@ -98,7 +100,7 @@ export async function fineTune(input: FineTuneInput): Promise<FineTuneResult> {
     merge: { kept: mergedModel.kept, measured: mergedModel.measured },
     notes: run.notes(),
     artifacts: {
-      adapter: trained.adapter, merged, gguf, report: pages,
+      adapter, merged, gguf, report: pages,
       baselineAnswers: before.answers, tunedAnswers: after.answers,
       ...published,
     },
@@ -107,5 +109,9 @@ export async function fineTune(input: FineTuneInput): Promise<FineTuneResult> {
 
 /** The file that stands for a directory of weights. */
 const weights = (files: NamedArtifact[]): NamedArtifact => files.find(({ name }) => name.endsWith('.safetensors')) ?? files[0];
+
+/** A directory with the model card as its README.md. */
+const withCard = (files: NamedArtifact[], card: ArtifactRef | undefined): NamedArtifact[] =>
+  card === undefined ? files : [...files.filter(({ name }) => name !== 'README.md'), { ...card, name: 'README.md' }];
 
 const under = (folder: string, files: NamedArtifact[]): NamedArtifact[] => files.map((file) => ({ ...file, name: `${folder}/${file.name}` }));

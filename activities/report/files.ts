@@ -23,5 +23,6 @@ export function listFiles({ model, ingest, format, baseline, train, merge, evalu
     ]),
     ...named('Adapter', train.adapter),
     ...named('Merged model', merge.merged),
+    ...named('GGUF', (merge.gguf ?? []).map(({ file }) => file)),
   ];
 }

@@ -2,6 +2,8 @@ import type { Answer } from '../../contracts/stages.js';
 import { compare } from './comparison.js';
 import { evidence, rowFacts, tokenFacts, trainingFacts, type Fact } from './facts.js';
 import { listFiles } from './files.js';
+import { cell, fence, inline, table } from './markdown-text.js';
+import { ggufMeaning, ggufTable, mergeMeaning, mergeTable, mergeVerdict } from './merge-tables.js';
 import { counted, duration, size } from './numbers.js';
 import type { AnsweredQuestion, ReportData } from './report-data.js';
 import { verdict } from './verdict.js';
@@ -20,6 +22,7 @@ export function renderMarkdown(data: ReportData): string {
     '## Training',
     facts(trainingFacts(data)),
     table(['Step', 'Epoch', 'Held-out loss'], data.evalLoss.map(({ step, epoch, loss }) => [String(step), epoch.toFixed(2), loss.toFixed(3)])),
+    ...mergeSection(data),
     '## Answers side by side',
     ...data.questions.map(question),
     '## Data',
@@ -38,6 +41,15 @@ export function renderMarkdown(data: ReportData): string {
   ].join('\n\n')}\n`;
 }
 
+/** Nothing for results of earlier versions. */
+function mergeSection({ merge }: ReportData): string[] {
+  const verdict = mergeVerdict(merge);
+  if (verdict === undefined) return [];
+  const [ways, files] = [mergeTable(merge), ggufTable(merge)];
+  const texts = [verdict, ways && table(ways.head, ways.rows), mergeMeaning(merge), files && table(files.head, files.rows), ggufMeaning(merge)];
+  return ['## Merged model', ...texts.filter((text) => text !== undefined)];
+}
+
 function question({ title, reference, baseOwn, base, tuned }: AnsweredQuestion): string {
   const answer = (name: string, { text, tokens, stopped }: Answer) =>
     `${name} (${counted(tokens, 'token')}, ${stopped ? 'stopped by itself' : 'cut at the token limit'}):\n\n${fence(text.trim())}`;
@@ -51,22 +63,3 @@ function question({ title, reference, baseOwn, base, tuned }: AnsweredQuestion):
 }
 
 const facts = (list: readonly Fact[]): string => list.map(([name, value]) => `- ${name}: ${cell(value)}`).join('\n');
-
-const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
-  [head, head.map(() => '---'), ...rows].map((row) => `| ${row.map((text) => text.replace(/\|/g, '\\|')).join(' | ')} |`).join('\n');
-
-/** Text of the user's as one line that Markdown leaves as it is. */
-const cell = (text: string): string => text.replace(/\s+/g, ' ').trim().replace(/[\\`*_{}[\]<>#|]/g, '\\$&');
-
-/** Code in a line, delimited by more backticks than the text has in a row. */
-function inline(text: string): string {
-  const ticks = '`'.repeat(longestRun(text) + 1);
-  return ticks.length === 1 ? `\`${text}\`` : `${ticks} ${text} ${ticks}`;
-}
-
-function fence(text: string, language = ''): string {
-  const ticks = '`'.repeat(Math.max(3, longestRun(text) + 1));
-  return `${ticks}${language}\n${text}\n${ticks}`;
-}
-
-const longestRun = (text: string): number => Math.max(0, ...(text.match(/`+/g) ?? []).map(({ length }) => length));

@@ -5,6 +5,7 @@ import { listFiles } from './files.js';
 import { histogramChart } from './histogram-chart.js';
 import { html, Html } from './html.js';
 import { lossChart } from './loss-chart.js';
+import { ggufMeaning, ggufTable, mergeMeaning, mergeTable, mergeVerdict, type TextTable } from './merge-tables.js';
 import { count, duration, size } from './numbers.js';
 import { previewSection } from './preview-section.js';
 import type { ReportData } from './report-data.js';
@@ -18,6 +19,7 @@ const TILES = ['Loss', 'Perplexity', 'ROUGE-L', 'Stop rate'];
 export function renderPage(data: ReportData): string {
   const { config, model, baseline, evaluate } = data;
   const figures = compare(baseline.metrics, evaluate.metrics);
+  const shown = sections.filter(([id]) => id !== 'merged' || mergeVerdict(data.merge) !== undefined);
   const { outcome, sentence } = verdict(baseline.metrics, evaluate.metrics);
   const { markup } = html`<!doctype html>
 <html lang="en">
@@ -36,10 +38,10 @@ export function renderPage(data: ReportData): string {
 <h1>${config.name}</h1>
 <p class="verdict ${outcome === 'no difference' ? 'none' : outcome}"><strong>${outcome}</strong>${sentence}</p>
 <dl class="tiles">${figures.filter(({ name }) => TILES.includes(name)).map(tile)}</dl>
-<nav aria-label="Sections">${sections.map(([id, title]) => html`<a href="#${id}">${title}</a>`)}</nav>
+<nav aria-label="Sections">${shown.map(([id, title]) => html`<a href="#${id}">${title}</a>`)}</nav>
 </header>
 <main>
-${sections.map(([id, title, render]) => html`<section aria-labelledby="${id}"><h2 id="${id}">${title}</h2>
+${shown.map(([id, title, render]) => html`<section aria-labelledby="${id}"><h2 id="${id}">${title}</h2>
 ${render(data, figures)}
 </section>
 `)}</main>
@@ -55,6 +57,7 @@ type Section = readonly [id: string, title: string, render: (data: ReportData, f
 const sections: readonly Section[] = [
   ['results', 'Base against tuned', (data, figures) => html`<div class="card"><div class="wide">${comparisonTable(figures)}</div></div><p class="quiet">${evidence(data)}</p>`],
   ['training', 'Training', (data) => html`<div class="card">${lossChart(data.trainLoss, data.evalLoss)}</div><div class="card">${factList(trainingFacts(data))}</div>`],
+  ['merged', 'Merged model', mergedSection],
   ['answers', 'Answers side by side', answersSection],
   ['data', 'Data', dataSection],
   ['sample', 'What the model was trained on', ({ preview }) => previewSection(preview)],
@@ -70,6 +73,19 @@ const factList = (facts: readonly Fact[]): Html => html`<dl class="facts">${fact
 const comparisonTable = (figures: readonly ComparedFigure[]): Html => html`<table class="figures">
 <thead><tr><th scope="col">Figure</th><th scope="col" class="number">Base</th><th scope="col" class="number">Tuned</th><th scope="col" class="number">Change</th><th scope="col"></th></tr></thead>
 <tbody>${figures.map(({ name, meaning, base, tuned, change, judgement }) => html`<tr><th scope="row">${name}<small>${meaning}</small></th><td class="number" data-name="base">${base}</td><td class="number" data-name="tuned"><strong>${tuned}</strong></td><td class="number" data-name="change">${change}</td><td>${judgement === 'neutral' ? undefined : html`<span class="badge ${judgement}">${judgement}</span>`}</td></tr>
+`)}</tbody>
+</table>`;
+
+function mergedSection({ merge }: ReportData): Html {
+  const [ways, files] = [mergeTable(merge), ggufTable(merge)];
+  return html`<p>${mergeVerdict(merge)}</p>
+${ways && html`<div class="card"><div class="wide">${textTable(ways)}</div></div><p class="quiet">${mergeMeaning(merge)}</p>`}
+${files && html`<div class="card"><div class="wide">${textTable(files)}</div></div><p class="quiet">${ggufMeaning(merge)}</p>`}`;
+}
+
+const textTable = ({ head, rows }: TextTable): Html => html`<table>
+<thead><tr>${head.map((name) => html`<th scope="col">${name}</th>`)}</tr></thead>
+<tbody>${rows.map(([first, ...rest]) => html`<tr><th scope="row">${first}</th>${rest.map((text) => html`<td>${text}</td>`)}</tr>
 `)}</tbody>
 </table>`;
 

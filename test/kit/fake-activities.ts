@@ -39,9 +39,14 @@ const outputs = {
     history: artifact('history'),
     summary: { steps: 3, epochs: 1, tokens: 120, trainLoss: 2.5, evalLoss: 2, trainableParameters: 8, totalParameters: 100, backend: 'fake' },
   },
-  merge: { merged: [named('config.json'), named('model.safetensors')] },
+  merge: {
+    merged: [named('config.json'), named('model.safetensors')],
+    kept: { onto: 'original' as const, reason: 'it is the only way' },
+    measured: { tokens: 40, countedTokens: 20, unmergedLoss: 2, ways: [{ onto: 'original' as const, evalLoss: 2, kl: 0, agreement: 1 }] },
+    gguf: [{ type: 'f16' as const, file: named('model-f16.gguf'), check: { state: 'not checked' as const, reason: 'no llama.cpp' } }],
+  },
   evaluate: evaluated(2),
-  report: { html: artifact('report.html'), markdown: artifact('report.md') },
+  report: { html: artifact('report.html'), markdown: artifact('report.md'), cards: { adapter: artifact('adapter-card'), merged: artifact('merged-card') } },
   publish: { manifest: artifact('manifest.json'), latest: 'file:///published/test/latest.json' },
 };
 

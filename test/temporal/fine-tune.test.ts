@@ -89,8 +89,26 @@ describe('fineTune', () => {
     const { uri, files } = calls.at(-1)!.request.input as { uri: string; files: { name: string }[] };
     expect(uri).toBe('s3://models/tuned');
     expect(files.map(({ name }) => name)).toEqual([
-      'adapter/adapter_config.json', 'adapter/adapter_model.safetensors', 'merged/config.json', 'merged/model.safetensors', 'report.html', 'report.md',
+      'adapter/adapter_config.json', 'adapter/adapter_model.safetensors', 'adapter/README.md', 'adapter/trainer_state.json',
+      'merged/config.json', 'merged/model.safetensors', 'merged/README.md', 'gguf/model-f16.gguf', 'report.html', 'report.md',
     ]);
+  });
+
+  it('hands on where the hub is, and tells what it holds', async () => {
+    const hub = { url: 'https://hub/owner/name/tree/main', commit: 'c'.repeat(40) };
+    const publish: StageActivities['publish'] = () => Promise.resolve({ key: 'p', reused: false, seconds: 1, output: { hub } });
+    const { activities, calls } = fakeActivities({ publish });
+    const result = await run(activities, someInput({ publish: { hub: { repo: 'owner/name', what: 'merged' } } }));
+    expect(calls.at(-1)!.request.input).toMatchObject({ hub: { repo: 'owner/name', what: 'merged', private: true, revision: 'main' }, name: 'test' });
+    expect(result.artifacts).toMatchObject({ hub });
+    expect(result.artifacts.manifest).toBeUndefined();
+  });
+
+  it('returns how the model was merged, and its GGUF files', async () => {
+    const { merge, artifacts } = await run(fakeActivities().activities);
+    expect(merge).toMatchObject({ kept: { onto: 'original' }, measured: { ways: [{ kl: 0 }] } });
+    expect(artifacts.gguf!.map(({ file }) => file.name)).toEqual(['model-f16.gguf']);
+    expect(artifacts.merged.map(({ name }) => name)).toContain('README.md');
   });
 
   it('says which stages were reused', async () => {

@@ -66,7 +66,7 @@ describe.skipIf(!executablePath)(title, () => {
     expect(await page.locator('.verdict').innerText()).toMatch(/The tuning helped: .* 3\.846 to 2\.418 nats/);
     expect(await page.locator('.tile').allInnerTexts()).toHaveLength(4);
     expect(await page.locator('h2').allInnerTexts()).toEqual([
-      'Base against tuned', 'Training', 'Answers side by side', 'Data', 'What the model was trained on', 'Configuration', 'Time by stage', 'Files and digests',
+      'Base against tuned', 'Training', 'Merged model', 'Answers side by side', 'Data', 'What the model was trained on', 'Configuration', 'Time by stage', 'Files and digests',
     ]);
     expect(await page.getByRole('img', { name: 'Loss by training step' }).isVisible()).toBe(true);
     expect(await page.locator('.tokens .trained').count()).toBe(13);
