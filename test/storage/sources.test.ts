@@ -118,6 +118,15 @@ describeS3('models and datasets on S3', (s3) => {
     expect((await validate({ ...config, model: { uri: `s3://${bucket}/base/model.gguf` } }, settings)).model.files.map(({ name }) => name)).toEqual(['model.gguf']);
   });
 
+  it('takes several objects, in a list and by patterns', async () => {
+    const { bucket, store, config, settings } = await prepare();
+    for (const name of ['2024/a.csv', '2024/b.csv', '2025/a.csv']) await store.putFileAt(`parts/${name}`, join(settings.dataRoots[0], 'data.csv'), 'text/csv');
+    const files = async (uri: string | string[]) => [(await validate({ ...config, dataset: { uri } }, settings)).dataset].flat().map((ref) => ref.uri);
+    expect(await files(`s3://${bucket}/parts/2024/*.csv`)).toEqual(['a', 'b'].map((name) => `s3://${bucket}/parts/2024/${name}.csv`));
+    expect(await files([`s3://${bucket}/sets/data.csv`, `s3://${bucket}/parts/**/a.csv`])).toEqual(['sets/data', 'parts/2024/a', 'parts/2025/a'].map((name) => `s3://${bucket}/${name}.csv`));
+    await expect(files(`s3://${bucket}/parts/*.parquet`)).rejects.toThrow(`dataset.uri: expected objects like s3://${bucket}/parts/*.parquet, got none`);
+  });
+
   it('does not fetch again what has not changed', async () => {
     const { store, config, settings } = await prepare();
     const first = await validate(config, settings);

@@ -1,6 +1,7 @@
 import { copyFileSync, mkdirSync, readdirSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { gzipSync } from 'node:zlib';
 import { parquetWriteBuffer } from 'hyparquet-writer';
 import { describe, expect, it } from 'vitest';
 import { createValidateStage, validate } from '../../activities/validate.js';
@@ -20,6 +21,12 @@ writeFileSync(join(root, 'header.csv'), 'product,category,description\n');
 writeFileSync(join(root, 'empty.jsonl'), '');
 writeFileSync(join(root, 'broken.jsonl'), '{"product": \n');
 writeFileSync(join(outside, 'data.csv'), csv);
+mkdirSync(join(root, 'parts'));
+writeFileSync(join(root, 'parts', 'a.csv'), csv);
+writeFileSync(join(root, 'parts', 'b.csv.gz'), gzipSync(csv));
+writeFileSync(join(root, 'parts', 'c.jsonl'), '{"product":"p","kind":"c","description":"d"}\n');
+writeFileSync(join(root, 'parts', 'd.csv.gz'), gzipSync(csv).subarray(0, 60));
+symlinkSync(join(outside, 'data.csv'), join(root, 'parts', 'outside.csv'));
 symlinkSync(join(outside, 'data.csv'), join(root, 'link.csv'));
 copyFileSync('test/golden/formats-model.gguf', join(root, 'model.gguf'));
 const modelBytes = statSync(join(root, 'model.gguf')).size;
@@ -84,6 +91,13 @@ describe('a good configuration', () => {
     expect(await problemsOf(changed({ dataset: { uri: 'file:data.parquet' } }))).toEqual([expect.stringContaining("{category}: expected a column of the dataset (product, kind, description), got 'category'")]);
   });
 
+  it('may name several files, in a list and by patterns', async () => {
+    const { dataset } = await validate(changed({ dataset: { uri: ['file:parts/[ab].csv*', 'file:data.csv'] } }), settings);
+    expect([dataset].flat().map(({ uri, mediaType }) => [uri, mediaType])).toEqual(
+      ['parts/a.csv', 'parts/b.csv.gz', 'data.csv'].map((name) => [pathToFileURL(join(root, name)).href, 'text/csv']),
+    );
+  });
+
   it("may use the model's chat template", async () => {
     expect((await validate(changed({ format: { template: 'chat' } }), settings)).config.format.template).toBe('chat');
   });
@@ -121,6 +135,17 @@ describe('bad input', () => {
     ['a dataset outside', { dataset: { uri: pathToFileURL(join(outside, 'data.csv')).href } }, [`dataset.uri: expected a path inside the allowed directories (${root}; TEMPER_DATA_ROOTS), got ${join(outside, 'data.csv')}`]],
     ['a dataset outside, by dots', { dataset: { uri: `file:../${outside.split('/').at(-1)}/data.csv` } }, [`dataset.uri: expected a path inside the allowed directories (${root}; TEMPER_DATA_ROOTS), got ${join(outside, 'data.csv')}`]],
     ['a dataset outside, by a link', { dataset: { uri: 'file:link.csv' } }, [`dataset.uri: expected a path inside the allowed directories (${root}; TEMPER_DATA_ROOTS), got ${join(outside, 'data.csv')}`]],
+    ['a pattern that nothing matches', { dataset: { uri: 'file:parts/*.parquet' } }, [`dataset.uri: expected files like ${join(root, 'parts/*.parquet')}, got a.csv, b.csv.gz, c.jsonl, d.csv.gz, outside.csv`]],
+    ['a pattern that matches what lies outside', { dataset: { uri: 'file:parts/o*.csv' } }, [`dataset.uri: expected a path inside the allowed directories (${root}; TEMPER_DATA_ROOTS), got ${join(outside, 'data.csv')}`]],
+    ['a file twice', { dataset: { uri: ['file:parts/a.csv', 'file:parts/[ab].*'] } }, [`dataset.uri: expected every file once, got ${pathToFileURL(join(root, 'parts/a.csv')).href} twice`]],
+    ['each of several that is missing', { dataset: { uri: ['file:none.csv', 'file:data.csv', 'file:nowhere/*.csv'] } }, [
+      `dataset.uri[0]: expected a file or directory at ${join(root, 'none.csv')}, got none`, `dataset.uri[2]: expected a file or directory at ${join(root, 'nowhere')}/, got none`,
+    ]],
+    ['one of several that lacks a column', { dataset: { uri: ['file:parts/a.csv', 'file:parts/c.jsonl'] } },
+      ["format.instruction: c.jsonl: {category}: expected a column of the dataset (product, kind, description), got 'category'"]],
+    ['a column that all of them lack, once', { dataset: { uri: 'file:parts/[ab].*', columns: { category: 'kind' } } }, ["dataset.columns.category: expected a column of the file (product, category, description), got 'kind'"]],
+    ['a compressed file that is cut short', { dataset: { uri: 'file:parts/d.csv.gz' } }, ['dataset.uri: d.csv.gz: expected gzip data, got a mistake in it: unexpected end of file']],
+    ['a choice of the hub beside a file', { dataset: { hub: { split: 'test' } } }, ['dataset.hub: expected none beside files that are not on the hub, got {"split":"test"}']],
     ['a path for a URI', { dataset: { uri: './data.csv' } }, ["dataset.uri: expected hf://OWNER/NAME, file:PATH, s3://BUCKET/KEY or a built-in name (wordnet-artifacts), got './data.csv'; did you mean 'file:./data.csv'?"]],
     ['a mistyped built-in', { dataset: { uri: 'wordnet-artifact' } }, ["dataset.uri: expected hf://OWNER/NAME, file:PATH, s3://BUCKET/KEY or a built-in name (wordnet-artifacts), got 'wordnet-artifact'; did you mean 'wordnet-artifacts'?"]],
     ['a scheme that nobody reads', { model: { uri: 'https://example.com/model.gguf' } }, ["model.uri: expected hf://OWNER/NAME, file:PATH, s3://BUCKET/KEY or a built-in name (smollm2-135m-instruct), got 'https://example.com/model.gguf'"]],
