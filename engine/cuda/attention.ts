@@ -3,10 +3,10 @@ import type { KernelArgument } from './program.js';
 import { attentionDeltaProgram, attentionKeyGradientProgram, attentionQueryGradientProgram } from './programs/attention-backward.cu.js';
 import { attentionProgram } from './programs/attention-forward.cu.js';
 import { stateLength, type AttentionShape } from './programs/attention-shape.js';
-import { attentionWgmmaProgram } from './programs/attention-wgmma-forward.cu.js';
-import { attentionWgmmaKeyGradientProgram } from './programs/attention-wgmma-key-gradient.cu.js';
-import { attentionWgmmaQueryGradientProgram } from './programs/attention-wgmma-query-gradient.cu.js';
-import { boxColumns, sectionHeads, type WgmmaTiles } from './programs/attention-wgmma.cu.js';
+import { attentionWgmmaProgram, forwardTiles } from './programs/attention-wgmma-forward.cu.js';
+import { attentionWgmmaKeyGradientProgram, keyGradientTiles } from './programs/attention-wgmma-key-gradient.cu.js';
+import { attentionWgmmaQueryGradientProgram, queryGradientTiles } from './programs/attention-wgmma-query-gradient.cu.js';
+import { boxColumns, fitsCopyEngine, sectionHeads, type WgmmaTiles } from './programs/attention-wgmma.cu.js';
 
 /** Device addresses; matrices are bf16. */
 export interface AttentionOperands {
@@ -47,8 +47,13 @@ export interface AttentionTiles {
   keyGradient: WgmmaTiles;
 }
 
-/** The kernels for this card and shape. */
-export const attentionKernels = (device: CudaDevice): AttentionKernels => portableAttention(device);
+/** Hopper's kernels where they fit, else the portable ones. */
+export const attentionKernels = (device: CudaDevice, shape: AttentionShape): AttentionKernels =>
+  device.capability === 90 && fitsCopyEngine(shape) ? wgmmaAttention(device, chosenTiles(shape)) : portableAttention(device);
+
+/** The fastest of `bench/gpu-attention.ts` on an H100. */
+export const chosenTiles = ({ headSize }: AttentionShape): AttentionTiles =>
+  ({ forward: forwardTiles(), queryGradient: queryGradientTiles(headSize), keyGradient: keyGradientTiles(headSize) });
 
 export const portableAttention = (device: CudaDevice): AttentionKernels => ({
   forward: (shape, { out, logSum, q, k, v, bounds }) =>

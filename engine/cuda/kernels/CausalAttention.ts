@@ -15,7 +15,7 @@ export const causalAttentionKernel = cudaKernel<CausalAttentionInputs, CausalAtt
   const bounds = boundsOf(backend, segments, shape, window);
   backend.with('bf16', [q, k, v], (...operands) => {
     const [q, k, v] = operands.map((operand) => backend.address(operand));
-    attentionKernels(backend.device).forward(shape, { q, k, v, out: backend.address(out), logSum: backend.address(state), bounds });
+    attentionKernels(backend.device, shape).forward(shape, { q, k, v, out: backend.address(out), logSum: backend.address(state), bounds });
   });
   return [out, state];
 });
@@ -29,7 +29,7 @@ export const causalAttentionGradKernel = cudaKernel<CausalAttentionGradInputs, C
       const [dOut, out, q, k, v] = infos.map((info) => backend.address(info));
       const [dq, dk, dv] = gradients.map((info) => backend.address(info));
       const operands = { dOut, out, q, k, v, logSum: backend.address(state), bounds, dq, dk, dv, delta };
-      const kernels = attentionKernels(backend.device);
+      const kernels = attentionKernels(backend.device, shape);
       kernels.queryGradient(shape, operands);
       kernels.keyGradient(shape, operands);
     }));

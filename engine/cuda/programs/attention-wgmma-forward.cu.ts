@@ -7,7 +7,7 @@ import { ceilDiv, type CudaProgram } from '../program.js';
 import type { AttentionShape } from './attention-shape.js';
 import { keyTiles, outputColumns, tilesKey, wgmmaBlock, wgmmaCommon, wgmmaGrid, wgmmaSharedBytes, type WgmmaTiles } from './attention-wgmma.cu.js';
 
-export const forwardTiles = (): WgmmaTiles => ({ groups: 2, streamed: 128, stages: 2, buffers: 2 });
+export const forwardTiles = (): WgmmaTiles => ({ groups: 2, streamed: 128, stages: 2, buffers: 1, turns: true });
 
 /**
  * out [B,T,H,D] and logSum [B,H,stateLength] (base 2, of the scaled scores).

@@ -7,7 +7,9 @@ import { ceilDiv, type CudaProgram } from '../program.js';
 import type { AttentionShape } from './attention-shape.js';
 import { outputColumns, tilesKey, wgmmaBlock, wgmmaCommon, wgmmaGrid, wgmmaSharedBytes, type WgmmaTiles } from './attention-wgmma.cu.js';
 
-export const keyGradientTiles = (headSize: number): WgmmaTiles => ({ groups: 2, streamed: headSize > 112 ? 48 : 64, stages: 2, buffers: 2 });
+/** What fits the registers. */
+export const keyGradientTiles = (headSize: number): WgmmaTiles =>
+  ({ groups: 2, ...(headSize > 112 ? { streamed: 48, stages: 3 } : headSize > 104 ? { streamed: 64, stages: 3 } : { streamed: 80, stages: 2 }), buffers: 2, turns: true });
 
 /**
  * dk and dv [B,T,Hkv,D].

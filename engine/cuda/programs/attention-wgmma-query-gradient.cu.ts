@@ -7,14 +7,15 @@ import { ceilDiv, type CudaProgram } from '../program.js';
 import type { AttentionShape } from './attention-shape.js';
 import { keyTiles, outputColumns, tilesKey, wgmmaBlock, wgmmaCommon, wgmmaGrid, wgmmaSharedBytes, type WgmmaTiles } from './attention-wgmma.cu.js';
 
-export const queryGradientTiles = (): WgmmaTiles => ({ groups: 2, streamed: 96, stages: 2, buffers: 2 });
+/** What fits the registers. */
+export const queryGradientTiles = (headSize: number): WgmmaTiles => ({ groups: 2, streamed: headSize > 104 ? 112 : 128, stages: 2, buffers: 1, turns: true });
 
 /**
  * dq [B,T,H,D] and delta [B,H,stateLength].
  * Args: maps of q (whole, last), dOut, k, v; dq, delta, out, logSum, bounds, length, stateLength, heads, kvHeads, batches, section, scale.
  */
 export const attentionWgmmaQueryGradientProgram = (
-  { batch, length, heads, headSize }: AttentionShape, multiprocessors: number, tiles = queryGradientTiles(),
+  { batch, length, heads, headSize }: AttentionShape, multiprocessors: number, tiles = queryGradientTiles(headSize),
 ): CudaProgram => ({
   key: `attention_wgmma_dq_${headSize}_${tilesKey(tiles)}`,
   entry: 'attention_wgmma_dq',
