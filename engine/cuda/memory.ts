@@ -257,9 +257,11 @@ export class CachingAllocator {
 
   private takeNew(size: number): Piece | undefined {
     if (this.current.range && size >= SMALL) return this.grow(this.current.range, size);
-    const bytes = size < SMALL ? SMALL_SEGMENT : Math.max(LARGE_SEGMENT, Math.ceil(size / LARGE_GRANULE) * LARGE_GRANULE);
+    const whole = Math.ceil(size / LARGE_GRANULE) * LARGE_GRANULE;
+    // What fits a shared segment at least twice shares one.
+    const bytes = size < SMALL ? SMALL_SEGMENT : size > LARGE_SEGMENT / 2 ? whole : LARGE_SEGMENT;
     // A large segment is first asked for in full, then in the bare size: near the limit the difference decides.
-    for (const wanted of [...new Set([bytes, size < SMALL ? bytes : Math.ceil(size / LARGE_GRANULE) * LARGE_GRANULE])]) {
+    for (const wanted of [...new Set([bytes, size < SMALL ? bytes : whole])]) {
       for (const trimFirst of this.keepsSegments ? [false] : [false, true]) {
         if (trimFirst) this.trim();
         if (this.statistics.reserved + wanted > this.limit) continue;

@@ -1,6 +1,6 @@
 import { dispose, tensor1d, tidy, type Scalar } from '@tensorflow/tfjs-core';
 import type { LoraConfig, TrainConfig } from '../../contracts/fine-tune-config.js';
-import { epochOrder, type TokenRows } from '../data/batches.js';
+import { epochOrder, type PackedBatch, type TokenRows } from '../data/batches.js';
 import { EngineError } from '../errors.js';
 import { LoraAdapter, type DropoutDraw, type ParameterValues } from '../model/adapter.js';
 import type { LlamaModel } from '../model/load.js';
@@ -79,12 +79,14 @@ export async function trainAdapter(job: TrainJob, hooks: TrainHooks = {}): Promi
   }
 }
 
-/** The batches of an optimizer step, ready to be run. */
-interface PreparedStep {
+/** An optimizer step whose passes are queued on the device. */
+interface QueuedStep {
   step: number;
   place: StepPlace;
   /** Those in which the loss counts nothing are left out. */
   batches: { draw: DropoutDraw; uploaded: UploadedBatch }[];
+  /** Of the batches, summed, on the device. */
+  losses: Scalar[];
   /** Tokens, and those that the loss counts. */
   tokens: number;
   counted: number;
@@ -103,8 +105,8 @@ class Training {
   private readonly losses: LossPasses;
   /** A multiple of `train.batchSize`: micro-batches that are computed together. */
   private rowsPerPass: number;
-  /** Batches that were laid out while the device was busy with the step before. */
-  private prepared?: PreparedStep;
+  /** The next step, queued while the device is busy with the one before; or why it could not be. */
+  private ahead?: { step: number; queued?: QueuedStep; error?: unknown };
   /** The adapter of the best evaluation so far, where that one is kept. */
   private best?: ReadonlyMap<string, ParameterValues>;
   /** The order of the epoch that is being trained. */
@@ -179,7 +181,6 @@ class Training {
     } catch (err) {
       if (!(err instanceof EngineError && err.failure === 'outOfMemory') || this.rowsPerPass === batchSize) throw err;
       this.rowsPerPass = batchSize;
-      this.prepared = undefined;
       replayer()?.clear();
       this.hooks.onPlan?.(`${err.message}; from step ${step + 1} on each micro-batch is computed alone`);
       return this.step(step);
@@ -187,50 +188,77 @@ class Training {
   }
 
   private async step(step: number): Promise<StepPlace> {
-    const { train, model } = this.job;
-    const { place, batches, tokens, counted } = this.takePrepared(step);
-    const losses: Scalar[] = [];
-    for (const [i, { draw, uploaded }] of batches.entries()) {
-      losses.push(this.passes.run(uploaded, draw, i === 0));
-      await this.hooks.onProgress?.('training', step + (i + 1) / batches.length, this.plan.steps);
-    }
+    const { train } = this.job;
+    const queued = this.takeQueued(step);
+    const { place, batches, losses, tokens, counted } = queued;
+    for (const i of batches.keys()) await this.hooks.onProgress?.('training', step + (i + 1) / batches.length, this.plan.steps);
     const learningRate = learningRateAt(planSchedule(train, this.plan.steps), step);
     const { gradNorm: norm } = adamW(this.parameters.map(({ variable }) => variable), this.passes.sums, this.optimizer, { ...train, learningRate, groups: this.groups });
-    if (step + 1 < this.plan.steps) this.prepared = this.prepare(step + 1);
+    if (replayer() && step + 1 < this.plan.steps) this.ahead = this.queueAhead(step + 1);
 
     // Only here the host waits for the device.
     const values = await Promise.all(losses.map(async (loss) => (await loss.data())[0]));
     const [gradNorm] = await norm.data();
     dispose([losses, norm]);
     const bad = values.findIndex((value) => !Number.isFinite(value));
-    if (bad >= 0) throw lossError({ model: withTrainedParts(model, this.adapter), adapter: this.adapter, draw: batches[bad].draw }, batches[bad].uploaded.batch, this.parameters, step + 1);
-    if (!Number.isFinite(gradNorm)) throw gradientError(this.parameters, this.passes.sums, step + 1);
+    if (bad >= 0 || !Number.isFinite(gradNorm)) throw this.notFinite(queued, bad);
 
     const entry: StepLog = {
       epoch: place.epochsAfter, grad_norm: gradNorm, learning_rate: learningRate, loss: values.reduce((sum, value) => sum + value, 0) / counted,
       num_input_tokens_seen: this.history.num_input_tokens_seen + tokens, step: step + 1,
     };
-    logStep(this.history, entry, 6 * tokens * (model.parameters - model.config.vocabSize * model.config.hiddenSize));
+    const { parameters, config } = this.job.model;
+    logStep(this.history, entry, 6 * tokens * (parameters - config.vocabSize * config.hiddenSize));
     await this.hooks.onStep?.(entry, this.plan.steps);
     return place;
   }
 
-  private prepare(step: number): PreparedStep {
+  /** The error for a step of which a batch's loss, or the gradient norm (`bad` -1), is not finite: it changed no parameter. */
+  private notFinite({ step, batches }: QueuedStep, bad: number): EngineError {
+    const { model } = this.job;
+    if (bad >= 0) {
+      const { draw, uploaded } = batches[bad];
+      return lossError({ model: withTrainedParts(model, this.adapter), adapter: this.adapter, draw }, uploaded.batch, this.parameters, step + 1);
+    }
+    // The next step's gradients may have taken the place of this one's.
+    if (this.ahead) dispose(this.queue(step).losses);
+    return gradientError(this.parameters, this.passes.sums, step + 1);
+  }
+
+  /** Lays out a step's batches and queues their passes. */
+  private queue(step: number): QueuedStep {
     const { train, trainRows } = this.job;
     const place = placeOf(step, this.planOptions, this.plan);
     const order = this.orderOf(place.epoch);
     const laidOut = mergePasses(place.microBatches, this.rowsPerPass / train.batchSize).map(({ from, to }) => layOut(trainRows, order.slice(from, to)));
-    const counted = laidOut.reduce((sum, { countedTokens }) => sum + countedTokens, 0);
+    const sumOf = (count: (batch: PackedBatch) => number): number => laidOut.reduce((sum, batch) => sum + count(batch), 0);
+    const counted = sumOf(({ countedTokens }) => countedTokens);
+    if (counted === 0) throw new EngineError('invalidInput', 'no_counted_tokens', `step ${step + 1}: expected at least one token that the loss counts, got none`);
     const batches = laidOut.flatMap((batch, microBatch) =>
       batch.countedTokens > 0 ? [{ draw: { seed: train.seed, step: step + 1, microBatch }, uploaded: this.passes.upload(batch, 1 / counted) }] : []);
-    return { step, place, batches, counted, tokens: laidOut.reduce((sum, { tokens }) => sum + tokens, 0) };
+    const losses: Scalar[] = [];
+    try {
+      batches.forEach(({ draw, uploaded }, i) => losses.push(this.passes.run(uploaded, draw, i === 0)));
+    } catch (err) {
+      dispose([losses, batches.slice(losses.length + 1).map(({ uploaded }) => uploaded.inputs)]);
+      throw err;
+    }
+    return { step, place, batches, losses, counted, tokens: sumOf(({ tokens }) => tokens) };
   }
 
-  private takePrepared(step: number): PreparedStep {
-    const taken = this.prepared?.step === step ? this.prepared : this.prepare(step);
-    this.prepared = undefined;
-    if (taken.counted === 0) throw new EngineError('invalidInput', 'no_counted_tokens', `step ${step + 1}: expected at least one token that the loss counts, got none`);
-    return taken;
+  private queueAhead(step: number): NonNullable<Training['ahead']> {
+    try {
+      return { step, queued: this.queue(step) };
+    } catch (error) {
+      return { step, error };
+    }
+  }
+
+  private takeQueued(step: number): QueuedStep {
+    const { ahead } = this;
+    this.ahead = undefined;
+    if (ahead?.error) throw ahead.error;
+    return ahead?.queued ?? this.queue(step);
   }
 
   /** The rows of an epoch, in its order. */
@@ -262,7 +290,7 @@ class Training {
   }
 
   dispose(): void {
-    for (const { uploaded } of this.prepared?.batches ?? []) dispose(uploaded.inputs);
+    dispose(this.ahead?.queued?.losses ?? []);
     replayer()?.clear();
     this.passes.dispose();
     this.losses.dispose();
