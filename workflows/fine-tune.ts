@@ -12,9 +12,12 @@ const retry = { initialInterval: '2s', backoffCoefficient: 2, maximumInterval: '
 /** What holds for every stage. A heartbeat comes every 5 s, so a lost worker is noticed in 30 s. */
 const common = { retry, heartbeatTimeout: '30s', cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED };
 
-/** Bad input has to be told within seconds, also when the trouble is out of the workers' reach. */
+/**
+ * Bad input is told within seconds; what takes long is a model that has to be fetched, which each attempt goes on with. When the
+ * trouble is out of the workers' reach, it is told after hours, not days.
+ */
 const validation = proxyActivities<StageActivities>({
-  ...common, startToCloseTimeout: '15m', scheduleToCloseTimeout: '1h',
+  ...common, startToCloseTimeout: '2h', scheduleToCloseTimeout: '6h',
 });
 /** Stages without an accelerator. */
 const cpu = proxyActivities<StageActivities>({
