@@ -28,27 +28,31 @@ const bytesOf = (values: ReadonlyMap<string, ParameterValues>): Buffer =>
   Buffer.concat([...values.values()].map(({ values }) => Buffer.from(values.buffer, values.byteOffset, values.byteLength)));
 const adapterBytes = async ({ adapter }: TrainOutcome): Promise<Buffer> => bytesOf(await adapter.values());
 
-const train = (options: Parameters<typeof smallTrain>[0], hooks?: TrainHooks, resume?: TrainingState, dropout = 0) =>
-  trainAdapter({ model, lora: smallLora({ dropout }), train: smallTrain(options), trainRows, testRows, resume }, hooks);
+const train = (options: Parameters<typeof smallTrain>[0], hooks?: TrainHooks, resume?: TrainingState, lora: Parameters<typeof smallLora>[0] = {}) =>
+  trainAdapter({ model, lora: smallLora(lora), train: smallTrain(options), trainRows, testRows, resume }, hooks);
 
 describe('a training that is interrupted', () => {
-  it.each([0, 0.2])('ends, resumed from its checkpoint on disk, in the bytes of an undisturbed one (dropout %s)', async (dropout) => {
-    const whole = await train({ steps: 8 }, {}, undefined, dropout);
+  it.each<[string, Parameters<typeof smallLora>[0], Parameters<typeof smallTrain>[0]]>([
+    ['without dropout', {}, {}],
+    ['with dropout', { dropout: 0.2 }, {}],
+    ['with DoRA, dropout, LoRA+ and noise', { useDora: true, dropout: 0.2, loraPlusRatio: 4 }, { neftuneNoiseAlpha: 5 }],
+    ['with embedding and head in full', { targetModules: ['q_proj', 'up_proj'], modulesToSave: ['embed_tokens', 'lm_head'] }, { checkpointing: true }],
+  ])('ends, resumed from its checkpoint on disk, in the bytes of an undisturbed one: %s', async (name, changes, course) => {
+    const options = { steps: 8, checkpointEvery: 50, ...course };
+    const whole = await train(options, {}, undefined, changes);
 
-    const options = { steps: 8, checkpointEvery: 50 };
-    const lora = smallLora({ dropout });
-    const training = digestOf({ model, lora, train: smallTrain(options), trainRows });
-    const path = join(directory, `dropout-${dropout}`, checkpointName(4));
+    const training = digestOf({ model, lora: smallLora(changes), train: smallTrain(options), trainRows });
+    const path = join(directory, name, checkpointName(4));
     let steps = 0;
     const first = await train(options, {
       onStep: () => void steps++,
       isInterrupted: () => steps === 4,
       onCheckpoint: async (step, state) => writeCheckpoint(path, await state(), training).then(() => expect(step).toBe(4)),
-    }, undefined, dropout);
+    }, undefined, changes);
     expect(first.finished).toBe(false);
     expect((await adapterBytes(first)).equals(await adapterBytes(whole))).toBe(false);
 
-    const second = await train(options, {}, await readCheckpoint(path, training), dropout);
+    const second = await train(options, {}, await readCheckpoint(path, training), changes);
     expect(second.finished).toBe(true);
     expect((await adapterBytes(second)).equals(await adapterBytes(whole))).toBe(true);
     expect(second.history).toEqual(whole.history);
@@ -58,6 +62,9 @@ describe('a training that is interrupted', () => {
     const digest = (options: Parameters<typeof smallTrain>[0]) => digestOf({ model, lora: smallLora(), train: smallTrain(options), trainRows });
     expect(digest({ batchSize: 1, accumulation: 4 })).toBe(digest({ batchSize: 2, accumulation: 2 }));
     expect(digest({ seed: 1 })).not.toBe(digest({ seed: 2 }));
+    const base = { model, lora: smallLora(), train: smallTrain(), trainRows };
+    const initial = (value: number) => new Map([['a', { shape: [1], values: Float32Array.of(value) }]]);
+    expect(new Set([digestOf(base), digestOf({ ...base, lora: smallLora({ loraPlusRatio: 2 }) }), digestOf({ ...base, initial: initial(1) }), digestOf({ ...base, initial: initial(2) })]).size).toBe(4);
   });
 });
 
@@ -138,8 +145,8 @@ describe('an effective batch', () => {
   });
 
   it('gives the same bytes with blocks recomputed in the backward pass', async () => {
-    const kept = await train({ steps: 3 }, {}, undefined, 0.1);
-    const recomputed = await train({ steps: 3, checkpointing: true }, {}, undefined, 0.1);
+    const kept = await train({ steps: 3 }, {}, undefined, { dropout: 0.1 });
+    const recomputed = await train({ steps: 3, checkpointing: true }, {}, undefined, { dropout: 0.1 });
     expect((await adapterBytes(recomputed)).equals(await adapterBytes(kept))).toBe(true);
   });
 });

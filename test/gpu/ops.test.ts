@@ -1,4 +1,5 @@
 import { expect, it } from 'vitest';
+import { adaptedCases } from './cases/adapted.js';
 import { blockCases } from './cases/block.js';
 import { worstError, type GpuCase } from './cases/compare.js';
 import { genericCases } from './cases/generic.js';
@@ -10,6 +11,7 @@ const groups: [string, GpuCase[]][] = [
   ["tfjs's ops on cuda", genericCases],
   ['the ops of a block on cuda', blockCases],
   ['linear layers and the loss on cuda', linearCases],
+  ['what an adapter trains beside low-rank branches on cuda', adaptedCases],
 ];
 
 for (const [name, cases] of groups) {
