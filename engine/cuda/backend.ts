@@ -6,6 +6,7 @@ import type { Block, MemoryStatistics } from './memory.js';
 import { CudaReplayer } from './replayer.js';
 import { formatBytes, type CudaProgram, type Format, type KernelArgument } from './program.js';
 import { castProgram } from './programs/elementwise.cu.js';
+import { stridedCopyProgram } from './programs/layout.cu.js';
 
 /** The data behind one or more tensors. */
 interface Stored {
@@ -18,10 +19,19 @@ interface Stored {
   /** Small uploads are kept, so that a scalar can be passed to a kernel by value. */
   host?: Float32Array | Int32Array | Uint8Array;
   refCount: number;
+  /** Rows that lie apart, with room for more columns at their ends: see `makeRoomy`. */
+  rows?: RoomyRows;
   /** The block belongs to a recording. */
   constant?: boolean;
   /** Memory derived from this data, freed with it: see `companion`. */
   companions?: Map<string, Block>;
+}
+
+interface RoomyRows {
+  count: number;
+  columns: number;
+  /** Values from one row to the next. */
+  pitch: number;
 }
 
 type TypedArray = Float32Array | Int32Array | Uint8Array;
@@ -33,6 +43,10 @@ export interface BackendOptions extends DeviceOptions {
 
 /** Stands for an address while memory is measured. */
 const MEASURED_ADDRESS = 512;
+/** Columns that a roomy matrix has room for beside its own. */
+export const ROOM = 64;
+export const roomyPitch = (columns: number): number => Math.ceil(columns / 64) * 64 + ROOM;
+
 /** Values up to this many stay on the host too. */
 const SMALL_UPLOAD = 16;
 
@@ -82,7 +96,9 @@ export class CudaBackend extends KernelBackend {
   }
 
   override readSync(dataId: object): BackendValues {
-    const { format, size, block, host, dtype } = this.data.get(dataId);
+    const stored = this.data.get(dataId);
+    if (stored.rows) this.moveTogether(stored, stored.rows);
+    const { format, size, block, host, dtype } = stored;
     if (host) return host.slice() as BackendValues;
     if (size === 0) return format === 'f32' || format === 'bf16' ? new Float32Array(0) : format === 'i32' ? new Int32Array(0) : new Uint8Array(0);
     if (format === 'bf16') {
@@ -164,6 +180,19 @@ export class CudaBackend extends KernelBackend {
     return { dataId, shape: [...shape], dtype };
   }
 
+  /**
+   * A bf16 matrix, not written yet, with room for `ROOM` more columns: its rows begin at multiples of 128 bytes. Kernels that know of
+   * it take it by `rowsOf`; `address` moves the rows together first.
+   */
+  makeRoomy([count, columns]: readonly [number, number], purpose: string): TensorInfo {
+    const pitch = roomyPitch(columns), size = count * columns;
+    if (size === 0) return this.make([count, columns], 'float32', 'bf16', purpose);
+    const block = this.device.memory.allocate(2 * count * pitch, `${purpose} [${count},${columns}]`);
+    const dataId = {};
+    this.data.set(dataId, { dtype: 'float32', format: 'bf16', size, refCount: 1, block, rows: { count, columns, pitch } });
+    return { dataId, shape: [count, columns], dtype: 'float32' };
+  }
+
   /** A second handle on the same data under another shape. */
   view(info: TensorInfo, shape: readonly number[], dtype: DataType = info.dtype): TensorInfo {
     this.incRef(info.dataId);
@@ -185,7 +214,24 @@ export class CudaBackend extends KernelBackend {
       if (this.device.idle) return MEASURED_ADDRESS;
       this.upload(stored, stored.host);
     }
+    if (stored.rows) this.moveTogether(stored, stored.rows);
     return stored.block?.address ?? 0;
+  }
+
+  /** A matrix of this many columns, with room at the ends of its rows where it was made so. */
+  rowsOf(info: TensorInfo, rows: number, columns: number): MatrixOperand {
+    const { rows: roomy, block, format } = this.data.get(info.dataId);
+    return roomy?.columns === columns && roomy.count === rows ? { address: block!.address, format, rows, columns, stride: roomy.pitch } : this.matrix(info, rows, columns);
+  }
+
+  private moveTogether(stored: Stored, { count, columns, pitch }: RoomyRows): void {
+    const { memory } = this.device, from = stored.block!;
+    const to = memory.beside(from, () => memory.allocate(2 * count * columns, `rows moved together [${count},${columns}]`));
+    this.launch(stridedCopyProgram('bf16', 2, count * columns), [
+      { pointer: to.address }, { pointer: from.address }, { i64: count * columns }, { i64: 0 }, { i64: count }, { i64: columns }, { i64: pitch }, { i64: 1 },
+    ]);
+    memory.free(from);
+    Object.assign(stored, { block: to, rows: undefined });
   }
 
   pointer(info: TensorInfo): { pointer: number } {

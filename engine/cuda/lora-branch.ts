@@ -2,14 +2,14 @@ import type { TensorInfo } from '@tensorflow/tfjs-core';
 import { dropoutInflation } from '../tensor/dropout-rate.js';
 import type { DropoutOptions } from '../tensor/lora.js';
 import type { FrozenWeight } from '../tensor/weight-types.js';
-import type { CudaBackend } from './backend.js';
+import { ROOM, type CudaBackend } from './backend.js';
 import type { MatrixOperand } from './cublas-lt.js';
 import { ceilDiv, type KernelArgument } from './program.js';
 import { dropoutAddProgram, dropoutArguments, dropoutProgram } from './programs/dropout.cu.js';
 import {
-  bitsPitch, inputRows, loraDownProgram, loraInputProgram, loraOutputProgram, loraSpreadProgram, loraSumProgram, MAX_RANK, MAX_TILES, outputRows, rankTiles,
+  bitsPitch, inputRows, loraDownProgram, loraInputProgram, loraOutputProgram, loraSpreadProgram, loraSumProgram, MAX_RANK, MAX_TILES, outputRows, placeFactorsProgram, rankTiles,
 } from './programs/lora.cu.js';
-import { withWeight } from './weights.js';
+import { hasRoom, keptRoomyWeights, withRoomyWeight } from './weights.js';
 
 /*
  * The low-rank branches beside the frozen products of layers that share an input. Tall matrices are bf16 and accumulated in float32;
@@ -51,8 +51,11 @@ const KEEP_BITS = "dropout's keep bits";
 
 const drawArguments = (backend: CudaBackend, dropout?: DropoutOptions): KernelArgument[] => dropoutArguments(backend.recording?.drawCell ?? 0, dropout);
 
-/** hidden [n, rank] = scale · dropout(x)·Aᵀ of each branch. */
-export function branchesDown(backend: CudaBackend, x: MatrixOperand, branches: readonly (Branch & { a: TensorInfo })[], first = 0): TensorInfo[] {
+/**
+ * hidden [n, rank] = scale · dropout(x)·Aᵀ of each branch.
+ * @param place also writes it into the room at the ends of x's rows, one branch's columns after the other's: `fitsRoom`
+ */
+export function branchesDown(backend: CudaBackend, x: MatrixOperand, branches: readonly (Branch & { a: TensorInfo })[], { first = 0, place = false } = {}): TensorInfo[] {
   const hiddens = new Map(branches.map((branch) => [branch, backend.make([x.rows, branch.rank], 'float32', 'bf16', 'a LoRA branch')]));
   const fused = branches.filter((branch) => isFused(branch, first));
   const draws = ({ dropout }: Branch): string => (dropout && dropout.rate > 0 ? `${dropout.rate} ${dropout.key.seed} ${dropout.key.step}` : '');
@@ -61,12 +64,13 @@ export function branchesDown(backend: CudaBackend, x: MatrixOperand, branches: r
     const [threshold, , step, , key0, key1, draw] = drawArguments(backend, group[0].dropout);
     backend.with('f32', group.map(({ a }) => a), (...factors) =>
       backend.launch(loraDownProgram({ rank: group[0].rank, members: group.length, dropout: dropping, rows: x.rows }), [
-        { pointer: x.address }, { i64: x.rows }, x.columns, bitsPitch(x.columns), { i64: first }, threshold, step, key0, key1, draw,
+        { pointer: x.address }, { i64: x.rows }, x.columns, strideOf(x), bitsPitch(x.columns), { i64: first }, threshold, step, key0, key1, draw,
         ...group.flatMap((branch, i): KernelArgument[] => {
           const hidden = hiddens.get(branch)!;
           // The backward pass reads the bits instead of drawing again; they go when the branch's tensor does.
           const bits = dropping ? backend.companion(hidden, KEEP_BITS, Math.max(1, x.rows * bitsPitch(x.columns)), () => undefined).address : 0;
-          return [backend.pointer(hidden), { pointer: bits }, backend.pointer(factors[i]), { f32: branch.scale * (dropping ? inflation(branch) : 1) }, { u32: (branch.dropout?.key.stream ?? 0) >>> 0 }];
+          const room = place ? x.address + 2 * (x.columns + columnsBefore(branches, branch)) : 0;
+          return [backend.pointer(hidden), { pointer: room }, { pointer: bits }, backend.pointer(factors[i]), { f32: branch.scale * (dropping ? inflation(branch) : 1) }, { u32: (branch.dropout?.key.stream ?? 0) >>> 0 }];
         }),
       ]));
   }
@@ -78,6 +82,17 @@ export function branchesDown(backend: CudaBackend, x: MatrixOperand, branches: r
   }
   return [...hiddens.values()];
 }
+
+/** Whether the branches' kernels take an x whose rows have gaps. */
+export const takesRoomy = (branches: readonly Branch[]): boolean => branches.every((branch) => isFused(branch, 0));
+
+const strideOf = ({ stride, columns }: MatrixOperand): number => stride ?? columns;
+const columnsBefore = (branches: readonly Branch[], branch: Branch): number => branches.slice(0, branches.indexOf(branch)).reduce((sum, { rank }) => sum + rank, 0);
+
+/** Whether x and the matrices have room for the branches at the ends of their rows: one product then does the branches' share too. */
+export const fitsRoom = (x: MatrixOperand, branches: readonly Branch[], weights: readonly FrozenWeight[]): boolean =>
+  branches.length > 0 && strideOf(x) > x.columns && columnsOf(branches) <= ROOM && takesRoomy(branches) && branches.every(({ rank }) => rank % 8 === 0) && weights.every(hasRoom);
+const columnsOf = (branches: readonly Branch[]): number => branches.reduce((sum, { rank }) => sum + rank, 0);
 
 /** A layer's forward product. */
 export interface LinearProduct {
@@ -111,13 +126,39 @@ export function linears(backend: CudaBackend, x: MatrixOperand, products: readon
   for (const product of products) {
     const { y, weight, branch, residual } = product;
     const written = isWritten(product);
-    withWeight(backend, weight, (w) =>
-      backend.multiply({ a: x, b: w, transposeB: true, out: y, ...(written ? { beta: 1 } : residual ? { beta: 1, addend: residual } : {}) }));
+    withRoomyWeight(backend, weight, (w) =>
+      backend.multiply({ a: x, b: w, transposeB: true, out: y, ...(written ? { beta: 1 } : addendOf(residual)) }));
     if (!branch || written) continue;
     backend.with('bf16', [branch.hidden, branch.b], (low, b) =>
       backend.multiply({ a: backend.matrix(low, ...shapeOf(low)), b: backend.matrix(b, ...shapeOf(b)), transposeB: true, out: y, beta: 1 }));
   }
   return products.filter((product) => product.bias && !isWritten(product));
+}
+
+const addendOf = (residual: number | undefined): { beta?: number; addend?: number } => (residual ? { beta: 1, addend: residual } : {});
+
+/**
+ * The same for an x that has every branch's hidden in its room: each matrix gets its B beside it, zeros for the others', and the product
+ * takes these columns along. @returns the products whose bias is still to be added
+ */
+export function roomyLinears(backend: CudaBackend, x: MatrixOperand, products: readonly LinearProduct[]): LinearProduct[] {
+  const branches = products.flatMap(({ branch }) => (branch ? [branch] : []));
+  const total = columnsOf(branches), columns = x.columns + total;
+  const run = (group: readonly LinearProduct[], matrices: readonly MatrixOperand[]): void => {
+    const owners = group.map(({ branch }) => branch?.b ?? branches[0].b);
+    backend.with('f32', owners, (...factors) =>
+      backend.launch(placeFactorsProgram(group.length, Math.max(...matrices.map(({ rows }) => rows)), total), [
+        x.columns, strideOf(matrices[0]), total,
+        ...group.flatMap(({ branch }, i): KernelArgument[] => [
+          { pointer: matrices[i].address }, matrices[i].rows, backend.pointer(factors[i]), branch?.rank ?? 0, branch ? columnsBefore(branches, branch) : 0,
+        ]),
+      ]));
+    group.forEach(({ y, residual }, i) => backend.multiply({ a: { ...x, columns }, b: { ...matrices[i], columns }, transposeB: true, out: y, ...addendOf(residual) }));
+  };
+  const kept = keptRoomyWeights(backend, products.map(({ weight }) => weight));
+  if (kept) run(products, kept);
+  else for (const product of products) withRoomyWeight(backend, product.weight, (matrix) => run([product], [matrix]));
+  return products.filter(({ bias }) => bias);
 }
 
 export interface BranchGradient extends Branch {
@@ -187,7 +228,7 @@ function inputPass(backend: CudaBackend, x: MatrixOperand, group: readonly Branc
   backend.scratch(4 * group.length * blocks * size, 'parts of LoRA gradients', (start) => {
     const parts = (i: number): number => start + 4 * i * blocks * size;
     backend.launch(loraInputProgram(shape), [
-      { pointer: x.address }, { i64: rows }, inner, perBlock, bitsPitch(inner),
+      { pointer: x.address }, { i64: rows }, inner, strideOf(x), perBlock, bitsPitch(inner),
       ...group.flatMap((branch, i): KernelArgument[] => [{ pointer: parts(i) }, bitsOf(backend, dHiddens.get(branch)!), backend.pointer(dHiddens.get(branch)!)]),
     ]);
     sum(backend, group.map(({ dA }, i) => ({ out: dA, bf16: false, parts: parts(i), size, count: blocks, scale: 1, accumulate })));
@@ -233,7 +274,7 @@ export function inputGradients(backend: CudaBackend, dx: MatrixOperand, members:
     written = true;
   }
   for (const { dy, weight } of members) {
-    withWeight(backend, weight, (w) => backend.multiply({ a: dy, b: w, out: dx, beta: written ? 1 : 0 }));
+    withRoomyWeight(backend, weight, (w) => backend.multiply({ a: dy, b: w, out: dx, beta: written ? 1 : 0 }));
     written = true;
   }
   for (const branch of branches) if (!fused.includes(branch)) addInputGradient(backend, dx, branch, first);

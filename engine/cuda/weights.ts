@@ -1,37 +1,56 @@
 import { util } from '@tensorflow/tfjs-core';
 import type { FrozenWeight, Int8Weight, Nf4Weight } from '../tensor/weight-types.js';
-import type { CudaBackend } from './backend.js';
+import { roomyPitch, type CudaBackend } from './backend.js';
 import type { MatrixOperand } from './cublas-lt.js';
 import type { Format } from './program.js';
-import { dequantizeInt8Program, dequantizeNf4Program } from './programs/dequantize.cu.js';
+import { DEQUANTIZED_TOGETHER, dequantizeInt8Program, dequantizeNf4Program } from './programs/dequantize.cu.js';
 
 /** Share of the device's memory that must stay free for another dequantised copy to be kept. */
 const FREE_SHARE = 0.5;
 
-/** Hands over a frozen matrix in bf16: its own values, a kept copy, or one that lasts as long as `use`. */
-export function withWeight<T>(backend: CudaBackend, weight: FrozenWeight, use: (matrix: MatrixOperand) => T): T {
-  const [rows, columns] = weight.shape;
-  const operand = (address: number): MatrixOperand => ({ address, format: 'bf16', rows, columns });
+/** Hands over a frozen matrix in bf16, its rows without gaps: its own values, a kept copy, or one that lasts as long as `use`. */
+export const withWeight = <T>(backend: CudaBackend, weight: FrozenWeight, use: (matrix: MatrixOperand) => T): T => withCopy(backend, weight, false, use);
+
+/** The same for a matrix whose copy may have room for `ROOM` more columns, as `makeRoomy` has; its stride then says so. */
+export const withRoomyWeight = <T>(backend: CudaBackend, weight: FrozenWeight, use: (matrix: MatrixOperand) => T): T => withCopy(backend, weight, hasRoom(weight), use);
+
+/** Whether `withRoomyWeight` gives room. */
+export const hasRoom = (weight: FrozenWeight): boolean => weight.kind !== 'dense' && !weight.resident && weight.shape[1] % DEQUANTIZED_TOGETHER === 0;
+
+/** Matrices with room, all at a time; undefined where not all of them are kept. */
+export function keptRoomyWeights(backend: CudaBackend, weights: readonly FrozenWeight[]): MatrixOperand[] | undefined {
+  const matrices = weights.map((weight) => (hasRoom(weight) ? keptCopy(backend, weight as Nf4Weight | Int8Weight, true) : undefined));
+  return matrices.every((matrix) => matrix !== undefined) ? matrices : undefined;
+}
+
+function withCopy<T>(backend: CudaBackend, weight: FrozenWeight, roomy: boolean, use: (matrix: MatrixOperand) => T): T {
+  const [rows, columns] = weight.shape, stride = roomy ? roomyPitch(columns) : columns;
+  const operand = (address: number): MatrixOperand => ({ address, format: 'bf16', rows, columns, stride });
   const plain = weight.kind === 'dense' ? weight.value : weight.resident;
   if (plain) {
     // Products take bf16 operands, so float32 values would only be rounded anew each time.
     backend.convert(plain, 'bf16');
-    return use(operand(backend.address(plain)));
+    return use({ ...operand(backend.address(plain)), stride: columns });
   }
   const quantized = weight as Nf4Weight | Int8Weight;
-  const bytes = 2 * rows * columns;
-  const kept = backend.findCompanion(quantized.codes, COPY);
-  if (kept) return use(operand(kept.address));
-  if (maySpend(backend, bytes)) {
-    return use(operand(backend.companion(quantized.codes, COPY, bytes, ({ address }) => dequantizeInto(backend, quantized, address, 'bf16')).address));
-  }
-  return backend.scratch(bytes, `a dequantised matrix [${rows},${columns}]`, (address) => {
-    dequantizeInto(backend, quantized, address, 'bf16');
+  const kept = keptCopy(backend, quantized, roomy);
+  if (kept) return use(kept);
+  return backend.scratch(2 * rows * stride, `a dequantised matrix [${rows},${columns}]`, (address) => {
+    dequantizeInto(backend, quantized, address, 'bf16', stride);
     return use(operand(address));
   });
 }
 
+/** The copy that is kept, made where it may be; undefined where it may not. */
+function keptCopy(backend: CudaBackend, weight: Nf4Weight | Int8Weight, roomy: boolean): MatrixOperand | undefined {
+  const [rows, columns] = weight.shape, stride = roomy ? roomyPitch(columns) : columns, bytes = 2 * rows * stride, name = roomy ? ROOMY_COPY : COPY;
+  if (!backend.findCompanion(weight.codes, name) && !maySpend(backend, bytes)) return undefined;
+  const { address } = backend.companion(weight.codes, name, bytes, ({ address }) => dequantizeInto(backend, weight, address, 'bf16', stride));
+  return { address, format: 'bf16', rows, columns, stride };
+}
+
 const COPY = 'the bf16 copy of a quantised matrix';
+const ROOMY_COPY = `${COPY}, with room at the ends of its rows`;
 
 function maySpend(backend: CudaBackend, bytes: number): boolean {
   if (backend.keepDequantized !== 'auto') return backend.keepDequantized === 'always';
@@ -39,17 +58,17 @@ function maySpend(backend: CudaBackend, bytes: number): boolean {
   return free - bytes >= total * FREE_SHARE;
 }
 
-/** Writes the values that the codes stand for. */
-export function dequantizeInto(backend: CudaBackend, weight: Nf4Weight | Int8Weight, address: number, to: Format): void {
-  const size = util.sizeFromShape(weight.shape);
-  const out = { pointer: address };
+/** Writes the values that the codes stand for. @param stride from one row to the next; other than the columns only where these are a multiple of `DEQUANTIZED_TOGETHER` */
+export function dequantizeInto(backend: CudaBackend, weight: Nf4Weight | Int8Weight, address: number, to: Format, stride = weight.shape[1]): void {
+  const size = util.sizeFromShape(weight.shape), columns = { i64: weight.shape[1] };
+  const out = { pointer: address }, gap = { i64: stride - weight.shape[1] };
   if (weight.kind === 'int8') {
-    backend.launch(dequantizeInt8Program(to, size), [out, backend.pointer(weight.codes), backend.pointer(weight.absmax), { i64: size }, { i64: weight.shape[1] }]);
+    backend.launch(dequantizeInt8Program(to, size), [out, backend.pointer(weight.codes), backend.pointer(weight.absmax), { i64: size }, columns, gap]);
     return;
   }
   const { absmax } = weight;
   const scales = absmax.nested ? absmax.absmax : absmax.values;
   backend.launch(dequantizeNf4Program(to, size), [
-    out, backend.pointer(weight.codes), backend.pointer(scales), absmax.nested ? backend.pointer(absmax.codes) : { pointer: 0 }, { f32: absmax.nested ? absmax.offset : 0 }, { i64: size },
+    out, backend.pointer(weight.codes), backend.pointer(scales), absmax.nested ? backend.pointer(absmax.codes) : { pointer: 0 }, { f32: absmax.nested ? absmax.offset : 0 }, { i64: size }, columns, gap,
   ]);
 }

@@ -17,6 +17,8 @@ export interface RmsNormGradInputs extends RmsNormInputs {
 export interface RmsNormAttrs {
   /** Added to the mean square. */
   eps: number;
+  /** The result goes into linear layers: a backend may store it as they like it best. */
+  forLinears?: boolean;
 }
 
 /**
@@ -57,7 +59,7 @@ export function rmsNormBeside(x: Tensor2D, weight: Tensor1D, eps = 1e-6): [Tenso
     { x },
     (save) => {
       save([x, weight]);
-      return [clone(x), runKernel<Tensor>(RmsNorm, { x, weight }, attrs)];
+      return [clone(x), runKernel<Tensor>(RmsNorm, { x, weight }, { ...attrs, forLinears: true } satisfies RmsNormAttrs)];
     },
     (dys, [x, weight]) => {
       const [skip, dy] = dys as Tensor[];

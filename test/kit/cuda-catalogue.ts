@@ -13,7 +13,7 @@ import { dropoutAddProgram, dropoutProgram } from '../../engine/cuda/programs/dr
 import { binaryProgram, castProgram, rangeProgram, selectProgram, unaryProgram } from '../../engine/cuda/programs/elementwise.cu.js';
 import { gatherProgram, oneHotProgram, placeRowsProgram, stridedCopyProgram } from '../../engine/cuda/programs/layout.cu.js';
 import { uniformNoiseProgram } from '../../engine/cuda/programs/noise.cu.js';
-import { loraDownProgram, loraInputProgram, loraOutputProgram, loraSpreadProgram, loraSumProgram } from '../../engine/cuda/programs/lora.cu.js';
+import { loraDownProgram, loraInputProgram, loraOutputProgram, loraSpreadProgram, loraSumProgram, placeFactorsProgram } from '../../engine/cuda/programs/lora.cu.js';
 import { crossEntropyProgram } from '../../engine/cuda/programs/loss.cu.js';
 import { argReduceProgram, cumulativeSumProgram, reduceProgram, softmaxProgram, type Reduction } from '../../engine/cuda/programs/reduce.cu.js';
 import { segmentSumProgram } from '../../engine/cuda/programs/segment-sum.cu.js';
@@ -29,7 +29,7 @@ export function catalogue(): CudaProgram[] {
     ...attention.flatMap((shape) => [attentionProgram(shape), attentionDeltaProgram(shape), attentionKeyGradientProgram(shape), attentionQueryGradientProgram(shape)]),
     ...attention.flatMap((shape) => [attentionWgmmaProgram, attentionWgmmaQueryGradientProgram, attentionWgmmaKeyGradientProgram].map((program) => program(shape, 132))),
     ...[576, 8192, 33].flatMap((columns) => [rmsNormProgram('bf16', 'f32', 2, columns), rmsNormGradProgram('bf16', 'bf16', 'f32', undefined, 2, columns), rmsNormGradProgram('bf16', 'bf16', 'f32', 'bf16', 2, columns)]), rmsNormProgram('f32', 'f32', 2, 3200), rmsNormGradProgram('f32', 'f32', 'f32', 'f32', 2, 3200),
-    rotaryProgram('bf16', 64, 32), rotaryProgram('f32', 66, 33), swiGluProgram('bf16', 'bf16', 'bf16', 99), swiGluProgram('f32', 'f32', 'f32', 99),
+    rotaryProgram('bf16', 64, 32), rotaryProgram('f32', 66, 33), swiGluProgram('bf16', 'bf16', 'bf16', 99, 33), swiGluProgram('bf16', 'bf16', 'bf16', 96, 32), swiGluProgram('f32', 'f32', 'f32', 99, 33),
     swiGluGradProgram('bf16', 'bf16', 'bf16', 99), swiGluGradProgram('f32', 'f32', 'f32', 99),
     dequantizeNf4Program('bf16', 99), dequantizeNf4Program('f32', 99), dequantizeInt8Program('bf16', 99), dequantizeInt8Program('f32', 99),
     dropoutProgram('bf16', 'bf16', 99), dropoutProgram('f32', 'f32', 99), dropoutAddProgram(99), uniformNoiseProgram(99),
@@ -47,7 +47,7 @@ export function catalogue(): CudaProgram[] {
       ]),
       loraSpreadProgram({ factor: 'b', rank, members, rows: 99, width: 64, mode: 'each' }), loraOutputProgram({ rank, members, rows: 99, width: 64 }),
     ]),
-    loraSumProgram([false], [9]), loraSumProgram([true, false, true, false], [9, 9, 9, 9]),
+    placeFactorsProgram(1, 9, 8), placeFactorsProgram(3, 9, 24), loraSumProgram([false], [9]), loraSumProgram([true, false, true, false], [9, 9, 9, 9]),
     oneHotProgram('f32', 9), oneHotProgram('i32', 9), crossEntropyProgram(3),
     ...(['sum', 'max', 'min', 'prod', 'all', 'any'] as Reduction[]).flatMap((reduction) =>
       [100, 5000].flatMap((columns) => [reduceProgram(reduction, 'bf16', 'f32', 3, columns), reduceProgram(reduction, 'i32', 'i32', 3, columns)])),

@@ -60,7 +60,7 @@ interface Chunk {
 function forwardChunk(backend: CudaBackend, x: MatrixOperand, { head, branch, first, size, vocabulary }: Chunk, use: (logits: number, low?: TensorInfo) => void): void {
   backend.scratch(4 * size * vocabulary, 'a chunk of logits', (logits) => {
     const y = { address: logits, format: 'f32' as const, rows: size, columns: vocabulary };
-    const [low] = branchesDown(backend, x, branch ? [branch] : [], first);
+    const [low] = branchesDown(backend, x, branch ? [branch] : [], { first });
     linears(backend, x, [{ y, weight: head, branch: branch && { ...branch, hidden: low } }], first);
     use(logits, low);
     if (low) backend.free(low);

@@ -3,7 +3,8 @@ import {
   LoraGrad, QuantizedLinear, QuantizedLinearGradInput, type LinearGradInputs, type LinearInputs, type LinearMemberAttrs, type QuantizedLinearAttrs,
 } from '../../tensor/quantized-linear.js';
 import { cudaKernel, type CudaBackend } from '../backend.js';
-import { branchesDown, branchGradients, inputGradients, linears, type Branch } from '../lora-branch.js';
+import type { MatrixOperand } from '../cublas-lt.js';
+import { branchesDown, branchGradients, fitsRoom, inputGradients, linears, roomyLinears, takesRoomy, type Branch } from '../lora-branch.js';
 import type { Format } from '../program.js';
 import { binaryProgram } from '../programs/elementwise.cu.js';
 
@@ -15,18 +16,22 @@ function withNamed<T>(backend: CudaBackend, format: Format, inputs: Record<strin
 
 const branchOf = ({ weight: { shape: [out, inner] }, scale, dropout }: LinearMemberAttrs, rank: number): Branch => ({ rank, inner, out, scale, dropout });
 
+/** x with the room that it may have at the ends of its rows, where all of the branches' kernels can take that. */
+const inputOf = (backend: CudaBackend, x: TensorInfo, rows: number, inner: number, branches: readonly Branch[]): MatrixOperand =>
+  takesRoomy(branches) ? backend.rowsOf(x, rows, inner) : backend.matrix(x, rows, inner);
+
 /** Every y and hidden in bf16, accumulated in float32. */
 export const quantizedLinearKernel = cudaKernel<LinearInputs, QuantizedLinearAttrs>(QuantizedLinear, ({ inputs, attrs: { members }, backend }) => {
   const [rows, inner] = inputs.x.shape;
   const ys = members.map(({ weight }) => backend.make([rows, weight.shape[0]], 'float32', 'bf16', 'a linear layer'));
   return withNamed(backend, 'bf16', inputs, ['x', ...members.map((_, i) => `residual${i}`)], ({ x, ...residuals }) => {
-    const input = backend.matrix(x, rows, inner);
     const branches = members.map((member, i) => {
       const a = inputs[`a${i}`], b = inputs[`b${i}`];
       return a && b && { ...branchOf(member, a.shape[0]), a, b };
     });
     const present = branches.filter((branch) => branch !== undefined);
-    const hiddens = branchesDown(backend, input, present);
+    const input = inputOf(backend, x, rows, inner, present), place = fitsRoom(input, present, members.map(({ weight }) => weight));
+    const hiddens = branchesDown(backend, input, present, { place });
     withNamed(backend, 'f32', inputs, members.map((_, i) => `bias${i}`), (biases) => {
       const products = members.map(({ weight }, i) => {
         const branch = branches[i], residual = residuals[`residual${i}`];
@@ -35,7 +40,7 @@ export const quantizedLinearKernel = cudaKernel<LinearInputs, QuantizedLinearAtt
           branch: branch && { ...branch, hidden: hiddens[present.indexOf(branch)] }, residual: residual && backend.address(residual),
         };
       });
-      for (const { y, bias } of linears(backend, input, products)) addBias(backend, y.address, bias!, rows, y.columns);
+      for (const { y, bias } of (place ? roomyLinears : linears)(backend, input, products)) addBias(backend, y.address, bias!, rows, y.columns);
     });
     return [...ys, ...hiddens];
   });
@@ -59,7 +64,7 @@ export const loraGradKernel = cudaKernel<LinearInputs, QuantizedLinearAttrs>(Lor
       const dB = backend.make(b.shape, 'float32', 'f32', 'the gradient of B');
       return [{ ...branchOf(member, b.shape[1]), b, hidden, dy: backend.matrix(dy, rows, b.shape[0]), dA, dB }];
     });
-    const dHiddens = branchGradients(backend, backend.matrix(x, rows, inner), branches);
+    const dHiddens = branchGradients(backend, inputOf(backend, x, rows, inner, branches), branches);
     return branches.flatMap(({ dA, dB }, i) => [dA, dB, dHiddens[i]]);
   });
 });

@@ -4,14 +4,19 @@ import { RmsNorm, RmsNormGrad, type RmsNormAttrs, type RmsNormGradInputs, type R
 import { RotaryEmbedding, type RotaryEmbeddingAttrs, type RotaryEmbeddingInputs } from '../../tensor/rotary-embedding.js';
 import { SwiGlu, SwiGluGrad, type SwiGluGradInputs, type SwiGluInputs } from '../../tensor/swi-glu.js';
 import { cudaKernel } from '../backend.js';
+import type { Format } from '../program.js';
 import { rmsNormGradProgram, rmsNormProgram, rotaryProgram, swiGluGradProgram, swiGluProgram } from '../programs/block-ops.cu.js';
 import { dropoutArguments, dropoutProgram } from '../programs/dropout.cu.js';
 
+/** Whether a result may have room at the ends of its rows. */
+const mayBeRoomy = (format: Format, columns: number): boolean => format === 'bf16' && columns % 8 === 0;
+
 export const blockOpKernels = [
-  cudaKernel<RmsNormInputs, RmsNormAttrs>(RmsNorm, ({ inputs: { x, weight }, attrs: { eps }, backend }) => {
-    const [rows, columns] = x.shape;
-    const y = backend.make(x.shape, 'float32', backend.format(x), RmsNorm);
-    backend.launch(rmsNormProgram(backend.format(x), backend.format(weight), rows, columns), [backend.pointer(y), backend.pointer(x), backend.pointer(weight), columns, { f32: eps }]);
+  cudaKernel<RmsNormInputs, RmsNormAttrs>(RmsNorm, ({ inputs: { x, weight }, attrs: { eps, forLinears }, backend }) => {
+    const [rows, columns] = x.shape, format = backend.format(x);
+    const y = forLinears && mayBeRoomy(format, columns) ? backend.makeRoomy([rows, columns], RmsNorm) : backend.make(x.shape, 'float32', format, RmsNorm);
+    const { address, stride = columns } = backend.rowsOf(y, rows, columns);
+    backend.launch(rmsNormProgram(format, backend.format(weight), rows, columns), [{ pointer: address }, backend.pointer(x), backend.pointer(weight), columns, stride, { f32: eps }]);
     return y;
   }),
   cudaKernel<RmsNormGradInputs, RmsNormAttrs>(RmsNormGrad, ({ inputs: { dy, x, weight, skip }, attrs: { eps }, backend }) => {
@@ -32,9 +37,11 @@ export const blockOpKernels = [
     return y;
   }),
   cudaKernel<SwiGluInputs>(SwiGlu, ({ inputs: { gate, up }, backend }) => {
-    const size = util.sizeFromShape(gate.shape);
-    const y = backend.make(gate.shape, 'float32', backend.format(gate), SwiGlu);
-    backend.launch(swiGluProgram(backend.format(gate), backend.format(up), backend.format(y), size), [backend.pointer(y), backend.pointer(gate), backend.pointer(up), { i64: size }]);
+    const size = util.sizeFromShape(gate.shape), columns = gate.shape.at(-1)!, rows = columns === 0 ? 0 : size / columns, format = backend.format(gate);
+    // A linear layer comes next.
+    const y = gate.shape.length === 2 && mayBeRoomy(format, columns) ? backend.makeRoomy([rows, columns], SwiGlu) : backend.make(gate.shape, 'float32', format, SwiGlu);
+    const { address, stride = columns } = backend.rowsOf(y, rows, columns);
+    backend.launch(swiGluProgram(format, backend.format(up), format, size, columns), [{ pointer: address }, backend.pointer(gate), backend.pointer(up), { i64: size }, columns, stride]);
     return y;
   }),
   cudaKernel<SwiGluGradInputs>(SwiGluGrad, ({ inputs: { dy, gate, up }, backend }) => {

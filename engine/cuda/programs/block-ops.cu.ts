@@ -4,7 +4,7 @@ import { ceilDiv, formatType, type CudaProgram, type Format } from '../program.j
 /** Threads for a row: enough for eight values each, at least a warp. */
 const rowThreads = (columns: number) => Math.min(1024, Math.max(32, ceilDiv(ceilDiv(columns, 8), 32) * 32));
 
-/** y = x / sqrt(mean(x²) + eps) · weight. A block a row; the row stays in registers between its two uses. Args: y, x, weight, columns, eps. */
+/** y = x / sqrt(mean(x²) + eps) · weight. A block a row; the row stays in registers between its two uses. Args: y, x, weight, columns, y's stride, eps. */
 export const rmsNormProgram = (x: Format, weight: Format, rows: number, columns: number): CudaProgram => {
   const threads = rowThreads(columns), vector = columns % 8 === 0, each = ceilDiv(columns, threads * 8);
   return {
@@ -14,8 +14,8 @@ export const rmsNormProgram = (x: Format, weight: Format, rows: number, columns:
     block: [threads, 1, 1],
     source: () => /* cuda */ `
 typedef ${formatType[x]} T;
-extern "C" __global__ void rms_norm(T* y, const T* x, const ${formatType[weight]}* weight, int columns, float eps) {
-  const T* in = x + (i64)blockIdx.x * columns; T* out = y + (i64)blockIdx.x * columns;
+extern "C" __global__ void rms_norm(T* y, const T* x, const ${formatType[weight]}* weight, int columns, int stride, float eps) {
+  const T* in = x + (i64)blockIdx.x * columns; T* out = y + (i64)blockIdx.x * stride;
   ${vector
     ? `Pack<T, 8> row[${each}];
   float sum = 0.f;
@@ -130,22 +130,22 @@ extern "C" __global__ void rotary(T* y, const T* x, const float* cosines, const 
 }`,
 });
 
-/** y = silu(gate) · up. Args: y, gate, up, size. */
-export const swiGluProgram = (gate: Format, up: Format, to: Format, size: number): CudaProgram => ({
-  key: `swiglu_${gate}_${up}_${to}`,
+/** y = silu(gate) · up; where y's rows have gaps, columns are a multiple of 8. Args: y, gate, up, size, columns, y's stride. */
+export const swiGluProgram = (gate: Format, up: Format, to: Format, size: number, columns: number): CudaProgram => ({
+  key: `swiglu_${gate}_${up}_${to}_${columns % 8 === 0 ? 'rows' : 'flat'}`,
   entry: 'swiglu',
   grid: [ceilDiv(size, 256 * 8), 1, 1],
   block: [256, 1, 1],
   source: () => /* cuda */ `
 typedef ${formatType[gate]} A; typedef ${formatType[up]} B; typedef ${formatType[to]} T;
 __device__ __forceinline__ T one(A a, B b) { float z = toFloat(a); return Store<T>::of(z / (1.f + __expf(-z)) * toFloat(b)); }
-extern "C" __global__ void swiglu(T* y, const A* gate, const B* up, i64 size) {
+extern "C" __global__ void swiglu(T* y, const A* gate, const B* up, i64 size, int columns, int stride) {
   i64 at = ((i64)blockIdx.x * 256 + threadIdx.x) * 8;
   if (at + 8 <= size) {
     Pack<A, 8> a = loadPack<8>(gate + at); Pack<B, 8> b = loadPack<8>(up + at); Pack<T, 8> out;
     #pragma unroll
     for (int i = 0; i < 8; i++) out.v[i] = one(a.v[i], b.v[i]);
-    storePack(y + at, out);
+    storePack(y + at${columns % 8 === 0 ? ' + (i64)((u32)(at >> 3) / (u32)(columns >> 3)) * (stride - columns)' : ''}, out); // fewer than 2^35 values
   } else for (; at < size; at++) y[at] = one(gate[at], up[at]);
 }`,
 });

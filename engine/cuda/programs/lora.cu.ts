@@ -42,8 +42,9 @@ const downShape = ({ rows, rank, members }: LoraDownShape) => (rows >= 3072 && m
 /**
  * For each member: out [rows, rank] = scale · dropout(x [rows, inner]) · aᵀ. A block owns 16 or 32 rows, its warps share the inner
  * dimension. Each thread reads 16 neighbouring bytes of a row and takes them for the tensor core's scattered columns: the sum does
- * not mind the order as long as both operands have the same. With dropout the keep bits of x are left in `bits`.
- * Args: x, rows, inner, bits' pitch, first, threshold, step, key0, key1, draw, then for each member out, bits, a, scale, stream.
+ * not mind the order as long as both operands have the same. With dropout the keep bits of x are left in `bits`. Where `room` is not
+ * null, out is written there too, in rows that are x's. Args: x, rows, inner, x's stride, bits' pitch, first, threshold, step, key0,
+ * key1, draw, then for each member out, room, bits, a, scale, stream.
  */
 export const loraDownProgram = (shape: LoraDownShape): CudaProgram => {
   const { rank, members, dropout, rows } = shape;
@@ -55,8 +56,8 @@ export const loraDownProgram = (shape: LoraDownShape): CudaProgram => {
     block: [warps * 32, 1, 1],
     sharedBytes: 4 * warps * 16 * tall * width,
     source: () => dropoutDraws + /* cuda */ `
-extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(const bf16* x, i64 rows, int inner, int pitch, i64 first, u32 threshold, u32 step, u32 key0, u32 key1, const u32* draw,
-    ${each(members, (m) => `bf16* out${m}, u8* bits${m}, const float* a${m}, float scale${m}, u32 stream${m}`, ',\n    ')}) {
+extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(const bf16* x, i64 rows, int inner, int stride, int pitch, i64 first, u32 threshold, u32 step, u32 key0, u32 key1, const u32* draw,
+    ${each(members, (m) => `bf16* out${m}, bf16* room${m}, u8* bits${m}, const float* a${m}, float scale${m}, u32 stream${m}`, ',\n    ')}) {
   constexpr int TALL = ${tall}, WARPS = ${warps}, TILES = ${tiles}, MEMBERS = ${members}, WIDTH = ${width};
   extern __shared__ float parts[]; // [WARPS][16 * TALL][WIDTH]
   const float* factors[MEMBERS] = { ${each(members, (m) => `a${m}`, ', ')} };
@@ -75,7 +76,7 @@ extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(const bf16
       #pragma unroll
       for (int h = 0; h < 2; h++) {
         i64 row = base + i * 16 + h * 8 + g;
-        next[i][h] = k < inner && row < rows ? *reinterpret_cast<const Pack<u32, 4>*>(x + row * inner + k) : Pack<u32, 4>{ { 0, 0, 0, 0 } };
+        next[i][h] = k < inner && row < rows ? *reinterpret_cast<const Pack<u32, 4>*>(x + row * stride + k) : Pack<u32, 4>{ { 0, 0, 0, 0 } };
       }
   };
   fetch(warp * 32 + t * 8);
@@ -128,16 +129,19 @@ extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(const bf16
         #pragma unroll
         for (int e = 0; e < 4; e++) parts[(warp * 16 * TALL + i * 16 + g + 8 * (e >> 1)) * WIDTH + (m * TILES + j) * 8 + 2 * t + (e & 1)] = sum[m][i][j][e];
   __syncthreads();
-  auto finish = [&](bf16* out, float scale, int m) {
+  auto finish = [&](bf16* out, bf16* room, float scale, int m) {
     for (int i = threadIdx.x; i < 16 * TALL * ${rank}; i += WARPS * 32) {
       int r = i / ${rank}, n = i % ${rank};
       float total = 0.f;
       #pragma unroll
       for (int p = 0; p < WARPS; p++) total += parts[(p * 16 * TALL + r) * WIDTH + m * TILES * 8 + n];
-      if (base + r < rows) out[(base + r) * ${rank} + n] = toBf16(total * scale);
+      if (base + r >= rows) continue;
+      bf16 value = toBf16(total * scale);
+      out[(base + r) * ${rank} + n] = value;
+      if (room) room[(base + r) * stride + n] = value;
     }
   };
-  ${each(members, (m) => `finish(out${m}, scale${m}, ${m});`)}
+  ${each(members, (m) => `finish(out${m}, room${m}, scale${m}, ${m});`)}
 }`,
   };
 };
@@ -254,6 +258,30 @@ extern "C" __global__ void __launch_bounds__(${SPREAD_COLUMNS}) lora_spread(i64 
   };
 };
 
+const PLACE_THREADS = 256;
+
+/**
+ * For each member: its B [rows, rank] in bf16 into the room at the ends of its matrix' rows, where the inputs of all members have their
+ * `total` low-rank columns; zeros in the columns of the others, so that one product takes all. Columns a multiple of 8.
+ * Args: columns of the matrices, stride, total, then for each member matrix, rows, b, rank, its first column.
+ */
+export const placeFactorsProgram = (members: number, rows: number, total: number): CudaProgram => ({
+  key: `place_factors_${members}`,
+  entry: 'place_factors',
+  grid: [ceilDiv(rows * (total / 8), PLACE_THREADS), 1, members],
+  block: [PLACE_THREADS, 1, 1],
+  source: () => /* cuda */ `
+extern "C" __global__ void __launch_bounds__(${PLACE_THREADS}) place_factors(int columns, int stride, int total, ${each(members, (m) => `bf16* matrix${m}, int rows${m}, const float* b${m}, int rank${m}, int from${m}`, ', ')}) {
+  ${[['bf16*', 'matrix'], ['int', 'rows'], ['const float*', 'b'], ['int', 'rank'], ['int', 'from']].map(([type, name]) => pick(members, type, name)).join('\n  ')}
+  int at = blockIdx.x * ${PLACE_THREADS} + threadIdx.x, units = total / 8, row = at / units, k = at % units * 8;
+  if (row >= rows) return;
+  Pack<bf16, 8> out;
+  #pragma unroll
+  for (int i = 0; i < 8; i++) out.v[i] = k + i >= from && k + i < from + rank ? toBf16(b[(i64)row * rank + k + i - from]) : bf16{ 0 };
+  storePack(matrix + (i64)row * stride + columns + k, out);
+}`,
+});
+
 const COLUMNS = 128;
 const WARPS = 4;
 /** Elements from one row of a tile of 128 columns to the next: 16 bytes more than they take, against bank conflicts. */
@@ -275,11 +303,11 @@ const fetchLow = (rank: number, rows: number, to: string, from: string) => {
       ${to}[r * ${pitch} + c] = start + r < end && c < ${rank} ? ${from}[(start + r) * ${rank} + c] : bf16{ 0 };
     }`;
 };
-const fetchTile = (rows: number) => `#pragma unroll
+const fetchTile = (rows: number, stride = 'inner') => `#pragma unroll
     for (int i = threadIdx.x; i < ${(rows * COLUMNS) / 8}; i += ${WARPS * 32}) {
       int r = i / ${COLUMNS / 8}, c = i % ${COLUMNS / 8} * 8;
       bool in = start + r < end && column + c < inner;
-      copyAsync<16>(tile + r * ${TILE_PITCH} + c, in ? x + (start + r) * inner + column + c : x, in);
+      copyAsync<16>(tile + r * ${TILE_PITCH} + c, in ? x + (start + r) * ${stride} + column + c : x, in);
     }`;
 
 /** Blocks of 128 columns and some rows that the device has room for at a time; more rows a block where that fills it better. */
@@ -418,7 +446,7 @@ export const inputRows = ({ rows, inner }: LoraInputShape): number => rowsPerBlo
 /**
  * For each member: parts [row blocks, rank, inner] = low [rows, rank]ᵀ · keep(x [rows, inner]) over each block's rows, low = dHidden.
  * One pass over x: the members' keep bits are laid over its fragments in registers, a bit's sign spread over each half of a word.
- * Args: x, rows, inner, rows a block, bits' pitch, then for each member parts, bits, low.
+ * Args: x, rows, inner, x's stride, rows a block, bits' pitch, then for each member parts, bits, low.
  */
 export const loraInputProgram = (shape: LoraInputShape): CudaProgram => {
   const { rank, members, masked, rows, inner } = shape;
@@ -431,7 +459,7 @@ export const loraInputProgram = (shape: LoraInputShape): CudaProgram => {
     block: [WARPS * 32, 1, 1],
     sharedBytes: 2 * INPUT_STAGES * stage,
     source: () => /* cuda */ `
-extern "C" __global__ void __launch_bounds__(${WARPS * 32}) lora_input(const bf16* x, i64 rows, int inner, int perBlock, int bitsPitch,
+extern "C" __global__ void __launch_bounds__(${WARPS * 32}) lora_input(const bf16* x, i64 rows, int inner, int stride, int perBlock, int bitsPitch,
     ${each(members, (m) => `float* parts${m}, const u8* bits${m}, const bf16* low${m}`, ',\n    ')}) {
   constexpr int TILES = ${tiles}, STAGES = ${INPUT_STAGES}, MEMBERS = ${members};
   extern __shared__ __align__(16) bf16 shared[];
@@ -441,7 +469,7 @@ extern "C" __global__ void __launch_bounds__(${WARPS * 32}) lora_input(const bf1
   auto fetch = [&](int stage) {
     bf16* tile = shared + stage % STAGES * ${stage};
     i64 start = begin + (i64)stage * ${INPUT_STAGE};
-    ${fetchTile(INPUT_STAGE)}
+    ${fetchTile(INPUT_STAGE, 'stride')}
     ${each(members, (m) => fetchLow(rank, INPUT_STAGE, `(tile + ${tile + m * low})`, `low${m}`), '\n    ')}
     ${masked ? `if (threadIdx.x < ${INPUT_STAGE}) {
       bool in = start + threadIdx.x < end;

@@ -2,6 +2,7 @@ import { concat, grads, tensor1d, type Tensor, type Tensor1D, type Tensor2D } fr
 import { dequantize, freezeWeight, type BaseDtype, type FrozenWeight } from '../../../engine/tensor/frozen-weight.js';
 import { linearCrossEntropy } from '../../../engine/tensor/linear-cross-entropy.js';
 import { quantizedLinear, quantizedLinears } from '../../../engine/tensor/quantized-linear.js';
+import { rmsNormBeside } from '../../../engine/tensor/rms-norm.js';
 import { withGradients, type GpuCase, type Random } from './compare.js';
 
 const bases: [string, BaseDtype][] = [
@@ -80,6 +81,27 @@ export const linearCases: GpuCase[] = [
       });
     },
   })),
+  ...[[70, 64, [64, 32, 32], [8, 16, 8], 0.1], [300, 160, [96, 96], [8, 0], 0], [1, 96, [40, 40], [64, 0], 0.2], [37, 48, [24, 24], [64, 8], 0.1]].map((values): GpuCase => {
+    const [rows, inner, outs, ranks, rate] = values as [number, number, number[], number[], number];
+    return {
+      name: `rmsNormBeside into quantizedLinears of ${rows} rows, [${outs}]x${inner}, ranks ${ranks}, dropout ${rate}`,
+      run: (random) => {
+        const weights = outs.map((out, i) => frozen(random, [out, inner], bases[i % 3][1]));
+        const norm = random.tensor<Tensor1D>([inner]), x = random.tensor<Tensor2D>([rows, inner]), residual = random.tensor([rows, outs[1]]);
+        const factors = outs.flatMap((out, i) => (ranks[i] > 0 ? [random.tensor([ranks[i], inner], 0.2), random.tensor([out, ranks[i]], 0.5)] : []));
+        // Activations in bf16, as a model's are, come from an op that gives them.
+        const identity = freezeWeight(Float32Array.from({ length: inner * inner }, (_, i) => (i % (inner + 1) === 0 ? 1 : 0)), [inner, inner], { dtype: 'bf16' });
+        return withGradients(random, [x, residual, ...factors], (x, residual, ...own) => {
+          const [skip, normed] = rmsNormBeside(quantizedLinear(x, identity) as Tensor2D, norm, 1e-5);
+          const ys = quantizedLinears(normed, weights.map((weight, i) => {
+            const lora = ranks[i] > 0 ? { a: own.shift() as Tensor2D, b: own.shift() as Tensor2D, scale: 1 + i, dropout: { rate, key: { seed: 11, step: 2, stream: i } } } : undefined;
+            return { weight, lora, residual: i === 1 ? residual : undefined };
+          }));
+          return concat([skip, ...ys], 1);
+        });
+      },
+    };
+  }),
   {
     name: 'quantizedLinear with a bias',
     run: (random) => {
