@@ -109,7 +109,7 @@ async function locate(uri: string, hub: DatasetConfig['hub'], settings: SourceSe
 async function locateOnHub(uri: HubUri, hub: DatasetConfig['hub'], settings: SourceSettings): Promise<LocatedDataset> {
   const repository = await HubRepository.open(uri, settings.hub ?? hubSettings());
   const files = repository.files.map(({ path }) => path);
-  const chosen = await choose();
+  const chosen = await choose().catch((error: unknown) => { throw repository.outage ?? error; });
   return {
     remote: await repository.lacks(chosen),
     async fetch(progress) {

@@ -90,9 +90,9 @@ async function locateOnHub(uri: HubUri, settings: SourceSettings): Promise<Locat
   const where = `${describeRepository(uri)}${uri.path === '' ? '' : `/${uri.path}`}`;
   const shown = (inFolder.length > 0 ? inFolder : paths).slice(0, 12).join(', ') || 'no file';
   const ggufs = ggufModels(names);
-  if (ggufs.length > 1) throw new SourceError(`expected one GGUF model in ${where}, got ${ggufs.length}: ${ggufs.slice(0, 12).join(', ')}; name one, as ${hubScheme}${where}/${ggufs[0]}`);
+  if (ggufs.length > 1) throw repository.outage ?? new SourceError(`expected one GGUF model in ${where}, got ${ggufs.length}: ${ggufs.slice(0, 12).join(', ')}; name one, as ${hubScheme}${where}/${ggufs[0]}`);
   if (!names.some((name) => /\.(safetensors|bin|gguf)$/.test(name)) || (ggufs.length === 0 && !names.includes('config.json'))) {
-    throw new SourceError(`expected config.json with weights (.safetensors or pytorch_model.bin), or a .gguf file, in ${where}, got ${shown}`);
+    throw repository.outage ?? new SourceError(`expected config.json with weights (.safetensors or pytorch_model.bin), or a .gguf file, in ${where}, got ${shown}`);
   }
   return filesOnHub(repository, single ? uri.path : folder, folder, names, settings);
 }
@@ -212,14 +212,16 @@ async function fetchFile({ name, ...ref }: NamedArtifact, settings: SourceSettin
     }
     return realpath(path);
   }
-  const path = ref.uri.startsWith(hubScheme)
-    ? await fetchHubFile(pinnedHubUri(ref.uri, 'model'), settings.hub ?? hubSettings(), (done, total) => progress?.(`fetching ${name}`, done, total))
-    : ref.uri.startsWith(scheme)
-    ? await realpath(join(await fetchBuiltInModel(ref.uri.slice(scheme.length).split('/')[0], settings.cacheDirectory), name))
-    : await allowedPath(pathToFileURL(fileURLToPath(ref.uri)).href, settings.dataRoots);
+  const path = await findPinned(name, ref.uri, settings, progress);
   const found = await digestOf(path, settings.cacheDirectory, (done, total) => progress?.(`hashing ${name}`, done, total));
   if (found.sha256 !== ref.sha256) {
     throw new InvalidInputError([{ path: inputPath, message: `${path}: expected sha256 ${ref.sha256}, got ${found.sha256}; the file has changed since the run began` }]);
   }
   return path;
+}
+
+async function findPinned(name: string, uri: string, settings: SourceSettings, progress?: SourceProgress): Promise<string> {
+  if (uri.startsWith(scheme)) return realpath(join(await fetchBuiltInModel(uri.slice(scheme.length).split('/')[0], settings.cacheDirectory), name));
+  if (uri.startsWith(hubScheme)) return fetchHubFile(pinnedHubUri(uri, 'model'), settings.hub ?? hubSettings(), (done, total) => progress?.(`fetching ${name}`, done, total));
+  return allowedPath(pathToFileURL(fileURLToPath(uri)).href, settings.dataRoots);
 }

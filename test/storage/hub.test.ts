@@ -214,6 +214,18 @@ describe('offline', () => {
     expect(await (await fetchModel('hf://tiny/llama', away)).pin()).toEqual(online);
   });
 
+  it('waits for the hub when it has a part of it, which is no mistake of the input', async () => {
+    const { settings, hubCache } = machine();
+    await fetchModel('hf://tiny/llama', settings);
+    rmSync(join(hubCache, 'models--tiny--llama/blobs', sha256(weights)));
+    const away = { ...settings, hub: { ...settings.hub, endpoint: await nobody() } };
+    expect(await refusal(fetchModel('hf://tiny/llama', away))).toMatch(/^HubUnreachableError: /);
+    rmSync(join(hubCache, 'models--tiny--llama/snapshots', hub.commit('tiny/llama'), 'model.safetensors'));
+    expect(await refusal(fetchModel('hf://tiny/llama', away))).toMatch(/^HubUnreachableError: /);
+    const offline = { ...settings, hub: { ...settings.hub, offline: true } };
+    expect(await refusal(fetchModel('hf://tiny/llama', offline))).toBe('SourceError: expected config.json with weights (.safetensors or pytorch_model.bin), or a .gguf file, in tiny/llama, got config.json, generation_config.json');
+  });
+
   it('says what is missing', async () => {
     const { hubCache, settings } = machine({ offline: true });
     expect(await refusal(fetchModel('hf://tiny/llama', settings))).toBe(`SourceError: expected tiny/llama among what has been fetched before (${hubCache}), as HF_HUB_OFFLINE is set; got nothing of this revision`);

@@ -26,6 +26,8 @@ export class HubRepository {
     readonly files: readonly RepositoryFile[],
     private readonly cache: HubCache,
     private readonly api: HubApi,
+    /** Why only the cache tells what there is, when the hub was asked and did not answer: what is missing may be there then. */
+    readonly outage?: HubUnreachableError,
   ) {}
 
   /**
@@ -35,23 +37,17 @@ export class HubRepository {
   static async open(uri: HubUri, settings: HubSettings): Promise<HubRepository> {
     const api = new HubApi(settings);
     const cache = new HubCache(settings.cacheDirectory, uri);
-    if (!settings.offline) {
-      try {
-        const commit = uri.revision !== undefined && isCommit(uri.revision) ? uri.revision : await api.resolve(uri, uri.revision);
-        const files = await api.list(uri, commit);
-        await cache.remember(uri.revision ?? 'main', commit);
-        return new HubRepository(uri, commit, files, cache, api);
-      } catch (error) {
-        const known = error instanceof HubUnreachableError ? await openCached(uri, cache) : undefined;
-        if (!known) throw error;
-        return new HubRepository(uri, known.commit, known.files, cache, api);
-      }
+    const online = settings.offline ? undefined : await askHub(uri, api).catch((error: unknown) => {
+      if (error instanceof HubUnreachableError) return error;
+      throw error;
+    });
+    if (online && !(online instanceof HubUnreachableError)) {
+      await cache.remember(uri.revision ?? 'main', online.commit);
+      return new HubRepository(uri, online.commit, online.files, cache, api);
     }
     const known = await openCached(uri, cache);
-    if (!known) {
-      throw new SourceError(`expected ${describeRepository(uri)} among what has been fetched before (${settings.cacheDirectory}), as HF_HUB_OFFLINE is set; got nothing of this revision`);
-    }
-    return new HubRepository(uri, known.commit, known.files, cache, api);
+    if (known) return new HubRepository(uri, known.commit, known.files, cache, api, online);
+    throw online ?? new SourceError(`expected ${describeRepository(uri)} among what has been fetched before (${settings.cacheDirectory}), as HF_HUB_OFFLINE is set; got nothing of this revision`);
   }
 
   uriOf(path: string): string {
@@ -128,7 +124,7 @@ export class HubRepository {
     const here = await this.cache.find(this.commit, file.path, file.bytes);
     if (here !== undefined) return here;
     const { bytes, etag } = file;
-    if (bytes === undefined || etag === undefined) throw new SourceError(`expected ${this.id.name}/${file.path} in the cache, got none, and the hub is not asked or does not answer`);
+    if (bytes === undefined || etag === undefined) throw this.outage ?? new SourceError(`expected ${this.id.name}/${file.path} in ${this.cache.folder}, as HF_HUB_OFFLINE is set; got none`);
     await fetchIntoCache(this.api, this.cache, this.id, this.commit, { path: file.path, bytes, etag }, onProgress);
     return (await this.cache.find(this.commit, file.path, bytes))!;
   }
@@ -138,6 +134,11 @@ export class HubRepository {
     if (!file) throw new SourceError(`expected a file ${path} in ${this.id.name}@${this.commit}, got none`);
     return file;
   }
+}
+
+async function askHub(uri: HubUri, api: HubApi): Promise<{ commit: string; files: RepositoryFile[] }> {
+  const commit = uri.revision !== undefined && isCommit(uri.revision) ? uri.revision : await api.resolve(uri, uri.revision);
+  return { commit, files: await api.list(uri, commit) };
 }
 
 async function openCached(uri: HubUri, cache: HubCache): Promise<{ commit: string; files: RepositoryFile[] } | undefined> {
