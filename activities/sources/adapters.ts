@@ -33,12 +33,13 @@ export async function locateAdapter(uri: string, settings: SourceSettings): Prom
   const repository = await HubRepository.open(source.repository, settings.hub ?? hubSettings());
   const folder = path === '' ? '' : `${path}/`;
   const names = repository.files.flatMap((file) => (file.path.startsWith(folder) ? [file.path.slice(folder.length)] : []));
-  requireFiles(names, `${describeRepository(source.repository)}${path === '' ? '' : `/${path}`}`);
+  requireFiles(names, `${describeRepository(source.repository)}${path === '' ? '' : `/${path}`}`, repository.outage);
   return filesOnHub(repository, folder, folder, adapterFiles, settings);
 }
 
-function requireFiles(names: readonly string[], where: string): void {
+/** @param outage why the names may not be all */
+function requireFiles(names: readonly string[], where: string, outage?: Error): void {
   if (adapterFiles.every((name) => names.includes(name))) return;
   const found = names.filter((name) => !name.includes('/')).slice(0, 12).join(', ') || 'no file';
-  throw new SourceError(`expected a PEFT directory, with ${adapterFiles.join(' and ')}, at ${where}, got ${found}`);
+  throw outage ?? new SourceError(`expected a PEFT directory, with ${adapterFiles.join(' and ')}, at ${where}, got ${found}`);
 }

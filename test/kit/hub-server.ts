@@ -35,8 +35,8 @@ export interface Hub {
   commits(name: string): number;
   /** What a repository that was made shall be. */
   visibility(name: string): string | undefined;
-  /** Breaks answers with a file's bytes: once for each entry, in order. `after`: the connection ends after that many bytes; `damage`: its first byte is another. */
-  faults: { path: string; after?: number; damage?: true; status?: number }[];
+  /** Breaks answers with a file's bytes: once for each entry, in order. `after`: the connection ends after that many bytes; `damage`: its first byte is another. `wait`: they are sent when this has ended. */
+  faults: { path: string; after?: number; damage?: true; status?: number; wait?: () => Promise<void> }[];
   close(): Promise<void>;
 }
 
@@ -202,7 +202,7 @@ function sendFile({ method, headers: { range } }: IncomingMessage, response: Ser
     return;
   }
   const fault = method === 'GET' ? faults.findIndex(({ path }) => path === file.path) : -1;
-  const { after, damage, status } = fault === -1 ? {} : faults.splice(fault, 1)[0];
+  const { after, damage, status, wait } = fault === -1 ? {} : faults.splice(fault, 1)[0];
   if (status !== undefined) return fail(response, status, '', 'Internal Error');
   const body = Buffer.from(file.bytes.subarray(start, end));
   if (damage) body[0] ^= 1;
@@ -210,6 +210,7 @@ function sendFile({ method, headers: { range } }: IncomingMessage, response: Ser
     ...common, 'content-length': String(body.length), ...(from === undefined ? {} : { 'content-range': `bytes ${start}-${end - 1}/${file.bytes.length}` }),
   });
   if (method === 'HEAD') response.end();
+  else if (wait) void wait().then(() => response.end(body));
   else if (after === undefined) response.end(body);
   else response.write(body.subarray(0, after), () => setTimeout(() => response.destroy(), 50));
 }

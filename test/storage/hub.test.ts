@@ -130,6 +130,19 @@ describe('a model on the hub', () => {
 });
 
 describe('a download', () => {
+  it('brings several files at once', async () => {
+    let arrived = 0;
+    let open!: () => void;
+    const together = new Promise<void>((resolve) => (open = resolve));
+    const wait = () => {
+      if (++arrived === 4) open();
+      return together;
+    };
+    hub.faults.push(...[0, 1, 2, 3].map((i) => ({ path: `part-000${i}.csv`, wait })));
+    const { settings } = machine();
+    expect(await (await locateDataset({ uri: 'hf://tiny/many/part-000[0-5].csv' }, settings)).fetch()).toHaveLength(6);
+  });
+
   it('goes on where the connection broke', async () => {
     hub.faults.push({ path: 'model.safetensors', after: 100_000 }, { path: 'model.safetensors', after: 50_000 });
     const { hubCache, settings } = machine();
