@@ -1,92 +1,28 @@
 import { readFile } from 'node:fs/promises';
 import { beforeAll, describe, expect, it } from 'vitest';
-import type { LoraConfig } from '../../contracts/fine-tune-config.js';
 import { describeTrainable } from '../../contracts/trainable-parameters.js';
-import { readTokenFile } from '../../engine/data/token-file.js';
 import { openModel } from '../../engine/formats/open-model.js';
-import { readPeftAdapter } from '../../engine/formats/peft-adapter.js';
-import type { WeightSource } from '../../engine/formats/weight-source.js';
 import { LoraAdapter } from '../../engine/model/adapter.js';
-import { logits, type Llama } from '../../engine/model/llama.js';
-import { loadModel, type LlamaModel } from '../../engine/model/load.js';
+import { loadModel } from '../../engine/model/load.js';
 import { mergeAdapter } from '../../engine/model/merge.js';
 import { loadPeft, savePeft } from '../../engine/model/peft.js';
-import { withTrainedParts } from '../../engine/model/trained-parts.js';
 import { selectBackend } from '../../engine/tensor/backends.js';
-import type { BaseDtype } from '../../engine/tensor/frozen-weight.js';
-import type { StepLog } from '../../engine/train/history.js';
-import { trainAdapter } from '../../engine/train/train.js';
 import { goldenPath, readGolden, relativeError } from '../kit/golden.js';
-import { smallLora, smallTrain } from '../kit/small-model.js';
+import { cases, firstLogits, loadBase, openBase, trainCase } from '../kit/lora-cases.js';
+import { smallLora } from '../kit/small-model.js';
 import { temporaryDirectory } from '../kit/temporary.js';
 
-type Base = 'f32' | 'nf4' | 'int8' | 'tied' | 'biased';
-interface Case {
-  base: Base;
-  ratio?: number;
-  trainable: number;
-  total: number;
-  loss: number[];
-  gradNorm: number[];
-}
-const { settings, cases } = JSON.parse(await readFile(goldenPath('lora/expected.json'), 'utf8')) as {
-  settings: { learningRate: number; steps: number; batchSize: number; accumulation: number; warmupRatio: number; weightDecay: number; maxGradNorm: number };
-  cases: Record<string, Case>;
-};
-const rows = await readTokenFile(goldenPath('train/rows.safetensors'));
 let golden: Awaited<ReturnType<typeof readGolden>>;
-let biases: Awaited<ReturnType<typeof readGolden>>;
-
 beforeAll(async () => {
   await selectBackend();
-  [golden, biases] = await Promise.all([readGolden('lora/final.safetensors'), readGolden('lora/biases.safetensors')]);
+  golden = await readGolden('lora/final.safetensors');
 });
-
-/** The small model as a case has it: as it is, with its head tied to the embedding, or with biases on q, k, v and o. */
-async function openBase(base: Base): Promise<WeightSource> {
-  const source = await openModel(goldenPath('model/base'));
-  const own = { shape: (name: string) => source.shape(name), read: (name: string) => source.read(name), close: () => source.close() };
-  if (base === 'tied') return { ...own, config: { ...source.config, tiedEmbeddings: true }, names: () => source.names().filter((name) => name !== 'lm_head.weight') };
-  if (base !== 'biased') return source;
-  const config = { ...source.config, biases: ['q_proj', 'k_proj', 'v_proj', 'o_proj'] as const };
-  const names = Array.from({ length: config.layers }, (_, layer) => config.biases.map((module) => `model.layers.${layer}.self_attn.${module}.bias`)).flat();
-  return {
-    ...own, config, names: () => [...source.names(), ...names],
-    shape: (name) => (names.includes(name) ? biases(name).shape : source.shape(name)),
-    read: async (name) => (names.includes(name) ? Float32Array.from(biases(name).data) : source.read(name)),
-  };
-}
-
-async function loadBase(base: Base): Promise<LlamaModel> {
-  const source = await openBase(base);
-  const dtype: BaseDtype = base === 'nf4' ? { dtype: 'nf4', doubleQuant: true } : base === 'int8' ? { dtype: 'int8' } : { dtype: 'f32' };
-  return loadModel(source, dtype).finally(() => source.close());
-}
-
-/** Logits of the first row. */
-async function firstLogits(llama: Llama): Promise<Float32Array> {
-  const ids = rows.ids(0);
-  const batch = { shape: [1, ids.length] as [number, number], inputIds: ids, positions: ids.map((_, i) => i), segments: ids.map(() => 1) };
-  return (await logits({ ...llama, model: withTrainedParts(llama.model, llama.adapter) }, batch).data()) as Float32Array;
-}
-
-async function train(name: string, changes: Parameters<typeof smallTrain>[0] = {}) {
-  const { base, ratio } = cases[name];
-  const model = await loadBase(base);
-  const { config: options, tensors } = await readPeftAdapter(goldenPath(`lora/${name}`));
-  const { baseModel, ...rest } = options;
-  expect(baseModel).toBe('base');
-  const lora = smallLora({ ...(rest as Partial<LoraConfig>), loraPlusRatio: ratio });
-  const inOrder = () => Array.from({ length: rows.count }, (_unused, row) => row);
-  const { adapter, history } = await trainAdapter({ model, lora, train: smallTrain({ ...settings, ...changes }), trainRows: rows, testRows: rows, initial: tensors, order: inOrder });
-  return { model, adapter, steps: history.log_history.filter((entry): entry is StepLog => 'loss' in entry) };
-}
 
 describe.each(Object.keys(cases))('PEFT with %s', (name) => {
   const { base, loss, gradNorm, trainable, total } = cases[name];
 
   it.each([false, true])('trains as here, step by step, to the same adapter (blocks run again: %s)', async (checkpointing) => {
-    const { model, adapter, steps } = await train(name, { checkpointing });
+    const { model, adapter, steps } = await trainCase(name, { checkpointing });
     expect(steps).toHaveLength(loss.length);
     steps.forEach((step, i) => {
       expect(Math.abs(step.loss - loss[i]), `loss of step ${i + 1}`).toBeLessThan(1e-5);
@@ -100,7 +36,7 @@ describe.each(Object.keys(cases))('PEFT with %s', (name) => {
   });
 
   it('is written as PEFT wrote it, and merges into what it computes', async () => {
-    const { model, adapter } = await train(name);
+    const { model, adapter } = await trainCase(name);
     const directory = `${temporaryDirectory()}/adapter`;
     await savePeft(adapter, directory, 'base');
     const [ours, theirs] = await Promise.all([directory, goldenPath(`lora/${name}`)].map(readConfig));

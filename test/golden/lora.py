@@ -104,41 +104,47 @@ def save(model, directory):
             shutil.copy(Path(scratch) / name, directory / name)
 
 
-shutil.rmtree(OUT, ignore_errors=True)
-OUT.mkdir()
-save_file(biases, OUT / "biases.safetensors")
-expected = {"settings": {"learningRate": LEARNING_RATE, "steps": STEPS, "batchSize": BATCH, "accumulation": ACCUMULATION, "warmupRatio": WARMUP, "weightDecay": DECAY, "maxGradNorm": CLIP}, "cases": {}}
-final = {}
-for case, options in CASES.items():
-    base, ratio = options.pop("base", "f32"), options.pop("ratio", None)
-    torch.manual_seed(3)
-    model = get_peft_model(load(base), LoraConfig(**dict(r=4, lora_alpha=8, lora_dropout=0.0, task_type="CAUSAL_LM") | options))
-    model.peft_config["default"].base_model_name_or_path = "base"
-    trainable, total = model.get_nb_trainable_parameters()
-    if base == "nf4":  # as PEFT counts it, every packed byte is two parameters
-        assert total > trainable
-    save(model, OUT / case)
-    if base == "nf4" or "modules_to_save" not in options:
-        model = PeftModel.from_pretrained(load(base), OUT / case, is_trainable=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = TrainingArguments(
-            scratch, per_device_train_batch_size=BATCH, gradient_accumulation_steps=ACCUMULATION, max_steps=STEPS, learning_rate=LEARNING_RATE,
-            lr_scheduler_type="linear", warmup_steps=WARMUP, weight_decay=DECAY, max_grad_norm=CLIP, optim="adamw_torch", logging_steps=1,
-            save_strategy="no", report_to=[], use_cpu=True, seed=1, remove_unused_columns=False, disable_tqdm=True,
-        )
-        optimizer = ratio and create_loraplus_optimizer(model, torch.optim.AdamW, lr=LEARNING_RATE, loraplus_lr_ratio=ratio, loraplus_weight_decay=DECAY, eps=1e-8)
-        trainer = InOrder(model=model, args=arguments, train_dataset=rows, data_collator=collate, optimizers=(optimizer, None))
-        trainer.train()
-        log = [entry for entry in trainer.state.log_history if "loss" in entry]
-    with torch.no_grad():  # in training mode, which changes nothing without dropout: bitsandbytes' CPU path for inference computes in bf16
-        batch = collate([rows[0]])
-        final[f"{case}/logits"] = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[0].contiguous()
-    expected["cases"][case] = {"base": base, **({"ratio": ratio} if ratio else {}), "trainable": trainable, "total": total, "loss": [e["loss"] for e in log], "gradNorm": [e["grad_norm"] for e in log]}
-    with tempfile.TemporaryDirectory() as scratch:
-        save(model, Path(scratch))
-        for name, tensor in load_file(Path(scratch) / "adapter_model.safetensors").items():
-            if tensor.numel() <= SMALL and not name.endswith("base_layer.weight"):
-                final[f"{case}/{name}"] = tensor.clone()
-    print(case, base, trainable, total, log[0]["loss"], log[-1]["loss"])
-save_file(final, OUT / "final.safetensors")
-(OUT / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
+def main():
+    shutil.rmtree(OUT, ignore_errors=True)
+    OUT.mkdir()
+    save_file(biases, OUT / "biases.safetensors")
+    expected = {"settings": {"learningRate": LEARNING_RATE, "steps": STEPS, "batchSize": BATCH, "accumulation": ACCUMULATION, "warmupRatio": WARMUP, "weightDecay": DECAY, "maxGradNorm": CLIP}, "cases": {}}
+    final = {}
+    for case, options in CASES.items():
+        options = dict(options)
+        base, ratio = options.pop("base", "f32"), options.pop("ratio", None)
+        torch.manual_seed(3)
+        model = get_peft_model(load(base), LoraConfig(**dict(r=4, lora_alpha=8, lora_dropout=0.0, task_type="CAUSAL_LM") | options))
+        model.peft_config["default"].base_model_name_or_path = "base"
+        trainable, total = model.get_nb_trainable_parameters()
+        if base == "nf4":  # as PEFT counts it, every packed byte is two parameters
+            assert total > trainable
+        save(model, OUT / case)
+        if base == "nf4" or "modules_to_save" not in options:
+            model = PeftModel.from_pretrained(load(base), OUT / case, is_trainable=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            arguments = TrainingArguments(
+                scratch, per_device_train_batch_size=BATCH, gradient_accumulation_steps=ACCUMULATION, max_steps=STEPS, learning_rate=LEARNING_RATE,
+                lr_scheduler_type="linear", warmup_steps=WARMUP, weight_decay=DECAY, max_grad_norm=CLIP, optim="adamw_torch", logging_steps=1,
+                save_strategy="no", report_to=[], use_cpu=True, seed=1, remove_unused_columns=False, disable_tqdm=True,
+            )
+            optimizer = ratio and create_loraplus_optimizer(model, torch.optim.AdamW, lr=LEARNING_RATE, loraplus_lr_ratio=ratio, loraplus_weight_decay=DECAY, eps=1e-8)
+            trainer = InOrder(model=model, args=arguments, train_dataset=rows, data_collator=collate, optimizers=(optimizer, None))
+            trainer.train()
+            log = [entry for entry in trainer.state.log_history if "loss" in entry]
+        with torch.no_grad():  # in training mode, which changes nothing without dropout: bitsandbytes' CPU path for inference computes in bf16
+            batch = collate([rows[0]])
+            final[f"{case}/logits"] = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[0].contiguous()
+        expected["cases"][case] = {"base": base, **({"ratio": ratio} if ratio else {}), "trainable": trainable, "total": total, "loss": [e["loss"] for e in log], "gradNorm": [e["grad_norm"] for e in log]}
+        with tempfile.TemporaryDirectory() as scratch:
+            save(model, Path(scratch))
+            for name, tensor in load_file(Path(scratch) / "adapter_model.safetensors").items():
+                if tensor.numel() <= SMALL and not name.endswith("base_layer.weight"):
+                    final[f"{case}/{name}"] = tensor.clone()
+        print(case, base, trainable, total, log[0]["loss"], log[-1]["loss"])
+    save_file(final, OUT / "final.safetensors")
+    (OUT / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
