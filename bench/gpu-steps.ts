@@ -53,11 +53,11 @@ if (what === 'losses') {
     rows: Number(rows), length: Number(length), accumulation: Number(accumulation), recompute: flags.includes('recompute'),
   };
   const gibibytes = (bytes: number) => (bytes / 2 ** 30).toFixed(2);
-  const resident = backend.replayer.memory().inUse + (copies ? backend.replayer.copyBytes(weights) : 0);
+  const resident = backend.replayer.memory().inUse;
   device.memory.resetPeak();
   started = performance.now();
-  const pass = bench.measure(shape) ?? 0;
-  console.log(`planned in ${(performance.now() - started).toFixed(0)} ms: ${gibibytes(resident)} GiB beside ${gibibytes(pass)} for a pass, ${gibibytes(resident + pass)} in all`);
+  const { reserved, lasting } = bench.measure(shape)!;
+  console.log(`planned in ${(performance.now() - started).toFixed(0)} ms: ${gibibytes(resident)} GiB, copies ${gibibytes(lasting)}, a pass ${gibibytes(reserved)}, in all ${gibibytes(resident + lasting + reserved)}`);
   // As a trainer that logs now and then does, the host does not wait for a step: it prepares the next while the device works.
   const marks: number[] = [], host: number[] = [], losses: number[] = [];
   let launches = 0;

@@ -4,7 +4,7 @@ import { LoraAdapter } from '../engine/model/adapter.js';
 import type { LlamaModel } from '../engine/model/load.js';
 import { targetModules } from '../engine/model/targets.js';
 import { adamW, createAdamW, disposeAdamW, type AdamWState } from '../engine/tensor/adam-w.js';
-import { replayer } from '../engine/tensor/replay.js';
+import { replayer, type MeasuredMemory } from '../engine/tensor/replay.js';
 import { GradientPasses, layOut, type UploadedBatch } from '../engine/train/passes.js';
 
 export interface StepShape {
@@ -44,10 +44,10 @@ export class StepBench {
     return { losses, gradNorm };
   }
 
-  /** Bytes that a pass takes beside model, adapter and optimizer, as the backend foretells; undefined where it cannot. */
-  measure({ rows, length, recompute }: StepShape): number | undefined {
+  /** What a pass takes beside model, adapter and optimizer, as the backend foretells; undefined where it cannot. */
+  measure({ rows, length, recompute }: StepShape): MeasuredMemory | undefined {
     this.passes.recompute = recompute;
-    return replayer() && this.passes.measure({ tokens: rows * length, counted: rows * (length - 1) }).reserved;
+    return replayer() && this.passes.measure({ tokens: rows * length, counted: rows * (length - 1) });
   }
 
   private upload(rows: number, length: number, seed: number, accumulation: number): UploadedBatch {

@@ -258,7 +258,10 @@ export class CudaBackend extends KernelBackend {
     const known = stored.companions?.get(name);
     if (known) return known;
     const { memory, idle } = this.device;
-    if (idle && stored.block && !memory.isMeasured(stored.block)) return { address: MEASURED_ADDRESS, bytes }; // It would outlive what is measured.
+    if (idle && stored.block && !memory.isMeasured(stored.block)) {
+      memory.measureLasting(stored, name, bytes);
+      return { address: MEASURED_ADDRESS, bytes };
+    }
     const allocate = (): Block => memory.allocate(bytes, name);
     const block = stored.block ? memory.beside(stored.block, allocate) : allocate();
     (stored.companions ??= new Map()).set(name, block);

@@ -176,15 +176,22 @@ export class CachingAllocator {
       info: () => this.source.info(),
     });
     pool.range = { address: pool.source.reserve(0), bytes: 0, pool };
-    const record: MeasureRecord = (this.measured = { purposes: new Map(), live: new Map(), peak: 0, atPeak: new Map() });
+    const record: MeasureRecord = (this.measured = { purposes: new Map(), live: new Map(), peak: 0, atPeak: new Map(), lasting: new Map() });
     Object.assign(this, { current: pool, statistics: noStatistics(), segments: new Set<Segment>(), onAllocate: undefined });
     try {
       run();
-      return { reserved: this.statistics.peakReserved, byPurpose: record.atPeak };
+      const lasting = [...record.lasting.values()].flatMap((blocks) => [...blocks.values()]).reduce((sum, bytes) => sum + bytes, 0);
+      return { reserved: this.statistics.peakReserved, byPurpose: record.atPeak, lasting };
     } finally {
       this.measured = undefined;
       Object.assign(this, before);
     }
+  }
+
+  /** Counts a block that would be made once and outlive what is measured. @param owner with `name`, tells it from others */
+  measureLasting(owner: object, name: string, bytes: number): void {
+    const { lasting } = this.measured!;
+    lasting.set(owner, (lasting.get(owner) ?? new Map<string, number>()).set(name, Math.ceil(bytes / GRANULE) * GRANULE));
   }
 
   /** The block was handed out by the `measure` that runs now. */
@@ -377,6 +384,8 @@ interface MeasureRecord {
   live: Map<string, number>;
   peak: number;
   atPeak: Map<string, number>;
+  /** Bytes of blocks that would stay, by owner and name. */
+  lasting: Map<object, Map<string, number>>;
 }
 
 const noStatistics = (): MemoryStatistics => ({ inUse: 0, peakInUse: 0, reserved: 0, peakReserved: 0, blocks: 0, segments: 0 });

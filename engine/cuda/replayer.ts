@@ -1,4 +1,4 @@
-import { dispose, engine, tidy, util, type Tensor } from '@tensorflow/tfjs-core';
+import { dispose, engine, tidy, type Tensor } from '@tensorflow/tfjs-core';
 import type { Computation, MeasuredMemory, MemoryChoices, Replayer, Shelved } from '../tensor/replay.js';
 import type { FrozenWeight } from '../tensor/weight-types.js';
 import type { CudaBackend } from './backend.js';
@@ -42,10 +42,6 @@ export class CudaReplayer implements Replayer {
     this.backend.keepDequantized = copies ? 'always' : 'never';
     this.offload = offload;
     if (plan !== undefined) this.backend.device.memory.advice = plan;
-  }
-
-  copyBytes(weights: readonly FrozenWeight[]): number {
-    return weights.reduce((sum, { kind, shape }) => sum + (kind === 'dense' ? 0 : 2 * util.sizeFromShape(shape)), 0);
   }
 
   settle(weights: readonly FrozenWeight[]): void {

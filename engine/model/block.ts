@@ -17,6 +17,8 @@ export interface BlockContext {
   attend(layer: number, q: Tensor4D, k: Tensor4D, v: Tensor4D): Tensor;
   /** The LoRA branch of a linear layer, by its path. */
   lora(path: string): LoraBranch | undefined;
+  /** Nothing reads what a half returns: it runs for its gradients alone. @default false */
+  unread?: boolean;
 }
 
 /** One transformer block: x [B·T, hidden] → [B·T, hidden]. */
@@ -42,7 +44,7 @@ export function attentionHalf(model: LlamaModel, layer: number, x: Tensor2D, con
   const q = prepared(split(queries, heads), qkNorm?.query);
   const k = prepared(split(keys, kvHeads), qkNorm?.key);
   const attended = reshape(attend(layer, q, k, split(values, kvHeads)), [x.shape[0], heads * headDim]);
-  return project(['o_proj'], attended, residual)[0] as Tensor2D;
+  return project(['o_proj'], attended, residual, context.unread)[0] as Tensor2D;
 }
 
 /** A block's feed-forward layer and the residual stream around it: x [B·T, hidden] → [B·T, hidden]. */
@@ -50,12 +52,12 @@ export function feedForwardHalf(model: LlamaModel, layer: number, x: Tensor2D, c
   const project = projections(model, layer, context);
   const [residual, normed] = rmsNormBeside(x, model.blocks[layer].postAttentionNorm, model.config.rmsNormEps);
   const [gate, up] = project(['gate_proj', 'up_proj'], normed);
-  return project(['down_proj'], swiGlu(gate, up), residual)[0] as Tensor2D;
+  return project(['down_proj'], swiGlu(gate, up), residual, context.unread)[0] as Tensor2D;
 }
 
 /** A block's linear layers by name, several of one input at a time; `residual` is added to the result. */
-function projections(model: LlamaModel, layer: number, { lora }: BlockContext): (names: readonly BlockModule[], input: Tensor, residual?: Tensor) => Tensor[] {
+function projections(model: LlamaModel, layer: number, { lora }: BlockContext): (names: readonly BlockModule[], input: Tensor, residual?: Tensor, unread?: boolean) => Tensor[] {
   const { linear, biases } = model.blocks[layer];
-  return (names, input, residual) =>
-    adaptedLinears(input, names.map((name) => ({ weight: linear[name], lora: lora(modulePath(layer, name)), bias: biases?.[name], residual })));
+  return (names, input, residual, unread) =>
+    adaptedLinears(input, names.map((name) => ({ weight: linear[name], lora: lora(modulePath(layer, name)), bias: biases?.[name], residual, unread })));
 }

@@ -46,7 +46,7 @@ function halfByHalf(llama: TrainedLlama, batch: DeviceBatch, { weight, sums, fir
   const context = blockContext(llama, batch);
   const { layers } = model.config;
   /** Blocks go by halves, of which one is in memory at a time: twice their number in all. */
-  const half = (place: number, x: Tensor2D): Tensor2D => tidy(() => halves[place % 2](model, Math.floor(place / 2), x, context));
+  const half = (place: number, x: Tensor2D, unread = false): Tensor2D => tidy(() => halves[place % 2](model, Math.floor(place / 2), x, { ...context, unread }));
   const sumOf = new Map(adapter.parameters().map(({ name }, i) => [name, sums[i]]));
   /** Adds up the gradients of a part's parameters; f's value and the gradient of x remain. */
   const backward = <T extends Tensor>(f: () => T, x: Tensor2D, parameters: LoraParameter[], dy: Tensor): { value: T; dx: Tensor2D } => {
@@ -70,7 +70,7 @@ function halfByHalf(llama: TrainedLlama, batch: DeviceBatch, { weight, sums, fir
   for (let place = 2 * layers - 1; place >= 0; place--) {
     const input = inputs.pop()!.take() as Tensor2D;
     inputs.at(-1)?.fetch();
-    const { value, dx } = backward(() => half(place, input), input, parametersOf(adapter, place), dy);
+    const { value, dx } = backward(() => half(place, input, true), input, parametersOf(adapter, place), dy);
     value.dispose();
     dy = dx;
   }

@@ -1,4 +1,4 @@
-import { add, cast, clone, greater, matMul, mul, reshape, sum, util, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
+import { add, cast, clone, greater, matMul, mul, reshape, sum, util, zeros, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
 import { dropoutMask } from './dropout-mask.js';
 import { dropoutKeepNative, selectNative } from './dropout-mask-native.js';
 import { dropoutInflation } from './dropout-rate.js';
@@ -19,6 +19,8 @@ export interface QuantizedLinearOptions {
 /** One of the layers that share an input. */
 export interface LinearMember extends QuantizedLinearOptions {
   weight: FrozenWeight;
+  /** Nothing reads the result: only what its gradients need is computed. @default false */
+  unread?: boolean;
 }
 
 /**
@@ -45,7 +47,7 @@ export function quantizedLinears(x: Tensor, members: readonly LinearMember[]): T
   const isMatrix = x.rank === 2; // a reshape costs an op call, which counts where the rows are few
   const count = util.sizeFromShape(lead);
   const rows = (tensor: Tensor): Tensor2D => (isMatrix ? (tensor as Tensor2D) : reshape(tensor, [count, tensor.shape.at(-1)!]));
-  const attrs: QuantizedLinearAttrs = { members: members.map(({ weight, lora }) => ({ weight, scale: lora?.scale ?? 0, dropout: lora?.dropout })) };
+  const attrs: QuantizedLinearAttrs = { members: members.map(({ weight, lora, unread }) => ({ weight, scale: lora?.scale ?? 0, dropout: lora?.dropout, unread })) };
   const input = rows(x);
   const forward: Inputs = { x: input };
   members.forEach(({ lora, bias, residual }, i) =>
@@ -90,6 +92,8 @@ export interface LinearMemberAttrs {
   /** Of the LoRA branch; 0 without one. */
   scale: number;
   dropout?: DropoutOptions;
+  /** y may hold anything. */
+  unread?: boolean;
 }
 export interface QuantizedLinearAttrs {
   members: LinearMemberAttrs[];
@@ -123,14 +127,14 @@ export type LinearGradInputs = Record<string, Tensor2D | undefined>;
 registerPortableKernel<LinearInputs, QuantizedLinearAttrs>(QuantizedLinear, (inputs, { members }) => {
   const { x } = inputs;
   const ys: Tensor[] = [], hiddens: Tensor[] = [], keeps: Tensor[] = [];
-  members.forEach(({ weight, scale, dropout }, i) => {
+  members.forEach(({ weight, scale, dropout, unread }, i) => {
     const { [`a${i}`]: a, [`b${i}`]: b, [`bias${i}`]: bias, [`residual${i}`]: residual } = inputs;
-    let y: Tensor = matMul(x, dequantize(weight), false, true);
+    let y: Tensor = unread ? zeros([x.shape[0], weight.shape[0]]) : matMul(x, dequantize(weight), false, true);
     if (bias) y = add(y, bias);
     if (a && b) {
       const keep = dropout && isDropping({ dropout }) ? dropoutKeep(x.shape, dropout) : undefined;
       const hidden = mul(matMul(dropped(x, keep), a, false, true), scale * inflation(dropout));
-      y = add(y, matMul(hidden, b, false, true));
+      if (!unread) y = add(y, matMul(hidden, b, false, true));
       hiddens.push(hidden);
       if (keep) keeps.push(keep);
     }

@@ -37,6 +37,8 @@ export interface MeasuredMemory {
   reserved: number;
   /** Bytes of what is there at the highest point, by what it is for. */
   byPurpose: ReadonlyMap<string, number>;
+  /** Bytes that it would make once and leave, such as the copies that `MemoryChoices` may keep; not among `reserved`. */
+  lasting: number;
 }
 
 /**
@@ -49,8 +51,6 @@ export interface Replayer {
   /** What a computation would take. Nothing is computed. */
   measure(computation: Computation): MeasuredMemory;
   choose(choices: MemoryChoices): void;
-  /** Bytes of the copies that `choices.copies` keeps. */
-  copyBytes(weights: readonly FrozenWeight[]): number;
   /** Brings frozen matrices into the form that they keep, so that `memory` is right about them. */
   settle(weights: readonly FrozenWeight[]): void;
   /** Bytes in use, those of them that are the products' workspace, and bytes that may still be taken. */

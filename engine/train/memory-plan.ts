@@ -45,7 +45,6 @@ export function planPasses(replayer: Replayer, job: PlanJob): PassPlan {
   const weights = weightsOf(job.model);
   replayer.settle(weights);
   const before = replayer.memory();
-  const copyBytes = replayer.copyBytes(weights);
   const { batchSize } = job.train;
   const measured = (rows: number, recompute: boolean, copies: boolean): Candidate => {
     replayer.choose({ copies, offload: recompute });
@@ -53,7 +52,7 @@ export function planPasses(replayer: Replayer, job: PlanJob): PassPlan {
     const size = job.largest(rows);
     const training = job.passes.measure(size), evaluation = job.evaluation && job.losses.measure(job.evaluation);
     const pass = evaluation && evaluation.reserved > training.reserved ? evaluation : training;
-    const needed = pass.reserved + (copies ? copyBytes : 0);
+    const needed = pass.reserved + pass.lasting;
     return { rows, recompute, copies, size, pass, needed, fits: needed <= before.free * SHARE };
   };
 
@@ -68,7 +67,7 @@ export function planPasses(replayer: Replayer, job: PlanJob): PassPlan {
   const merged = rows / batchSize;
   const description = [
     `memory plan: base ${gibibytes(before.inUse - adapter - optimizer - before.workspace)}`,
-    ...(copies ? [`its copies in bf16 ${gibibytes(copyBytes)}`] : []),
+    ...(copies ? [`its copies in bf16 ${gibibytes(pass.lasting)}`] : []),
     `adapter and its gradients ${gibibytes(adapter)}`, `optimizer ${gibibytes(optimizer)}`,
     `activations ${gibibytes(pass.reserved - logits)}${recompute ? ' (recomputed, block inputs in the host\'s memory)' : ''}`,
     `logits chunk ${gibibytes(logits)}`, `workspace ${gibibytes(before.workspace)}`,

@@ -30,8 +30,10 @@ export const quantizedLinearKernel = cudaKernel<LinearInputs, QuantizedLinearAtt
       return a && b && { ...branchOf(member, a.shape[0]), a, b };
     });
     const present = branches.filter((branch) => branch !== undefined);
-    const input = inputOf(backend, x, rows, inner, present), place = fitsRoom(input, present, members.map(({ weight }) => weight));
+    const isRead = members.some(({ unread }) => !unread);
+    const input = inputOf(backend, x, rows, inner, present), place = isRead && fitsRoom(input, present, members.map(({ weight }) => weight));
     const hiddens = branchesDown(backend, input, present, { place });
+    if (!isRead) return [...ys, ...hiddens];
     withNamed(backend, 'f32', inputs, members.map((_, i) => `bias${i}`), (biases) => {
       const products = members.map(({ weight }, i) => {
         const branch = branches[i], residual = residuals[`residual${i}`];
