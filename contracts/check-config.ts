@@ -28,7 +28,8 @@ function problemsOf(issue: Issue, input: unknown, parent: Path): Problem[] {
     case 'invalid_type':
       return problem(value === undefined ? `missing, expected ${withArticle(issue.expected)}` : `expected ${withArticle(issue.expected)}, got ${show(value)}`);
     case 'invalid_value':
-      return problem(`expected ${oneOf(issue.values.map(String))}, got ${show(value)}`);
+      // A schema's own words start so; zod's do not.
+      return problem(`${issue.message.startsWith('expected') ? issue.message : `expected ${oneOf(issue.values.map(String))}`}, got ${show(value)}`);
     case 'too_small':
       return problem(`expected ${sizeOf(issue.origin)}${issue.inclusive === false ? `more than ${issue.minimum}` : `${issue.minimum} or more`}, got ${show(value)}`);
     case 'too_big':

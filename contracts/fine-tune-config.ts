@@ -71,6 +71,9 @@ const formatSchema = z.strictObject({
 /** Names of linear layers by their ends (`q_proj`, `layers.0.mlp.up_proj`), or a regular expression for whole names. */
 const modulesSchema = z.union([z.string().min(1), z.array(z.string().min(1))]);
 
+/** Ways of PEFT to start A and B that subtract them from the base's weights. */
+const changesBase = /^(pissa(_niter_\d+)?|olora|corda|loftq|lora_ga)$/;
+
 /** What is trained, as PEFT's LoraConfig has it. What this says of PEFT is of version 0.21. */
 export const loraSchema = z
   .strictObject({
@@ -91,8 +94,15 @@ export const loraSchema = z
     useRsLora: z.boolean().default(false),
     /** Train the lengths of the weights' rows apart from their directions (DoRA, arXiv 2402.09353). @default false */
     useDora: z.boolean().default(false),
-    /** How A is drawn: uniform in ±1/√in, or normal with a deviation of 1/rank. B starts as zero. @default default */
-    initLoraWeights: z.enum(['default', 'gaussian']).default('default'),
+    /**
+     * How A is drawn: uniform in ±1/√in, or normal with a deviation of 1/rank. B starts as zero. PEFT's other ways take their start
+     * out of the base's weights, for which the adapter alone is then of no use. @default default
+     */
+    initLoraWeights: z
+      .enum(['default', 'gaussian'], {
+        error: ({ input }) => (typeof input === 'string' && changesBase.test(input) ? "expected default or gaussian, which leave the base's weights as the adapter's users have them" : undefined),
+      })
+      .default('default'),
     /** Dropout on the input of A. @default 0.05 */
     dropout: z.number().min(0).lt(1).default(0.05),
     /** Also train the biases of the adapted layers, or all of the base's. Few models have any: Qwen2's q, k and v do. @default none */

@@ -52,6 +52,22 @@ describe('checkConfig', () => {
     expect(problemsOf({ ...good, base: { dtype: 'int8', doubleQuant: true } })).toEqual(['base.doubleQuant: does not go with the values beside it']);
   });
 
+  it('says what LoRA options are of no use together, and why others do not exist', () => {
+    expect(problemsOf({ ...good, lora: { from: 'file:a', initLoraWeights: 'gaussian', layersToTransform: [] } })).toEqual([
+      'lora.initLoraWeights: expected none with lora.from, whose weights are there, got gaussian',
+      'lora.layersToTransform: expected at least one, got []',
+    ]);
+    expect(problemsOf({ ...good, lora: { initLoraWeights: 'pissa_niter_4' } })).toEqual([
+      'lora.initLoraWeights: expected default or gaussian, which leave the base\'s weights as the adapter\'s users have them, got "pissa_niter_4"',
+    ]);
+    expect(problemsOf({ ...good, lora: { initLoraWeights: 'kaiming', loraPlusRatio: 0.5, modulesToSave: ['norm'] }, train: { neftuneNoiseAlpha: 0 } })).toEqual([
+      'lora.initLoraWeights: expected default or gaussian, got "kaiming"',
+      'lora.loraPlusRatio: expected 1 or more, got 0.5',
+      'lora.modulesToSave[0]: expected embed_tokens or lm_head, got "norm"',
+      'train.neftuneNoiseAlpha: expected more than 0, got 0',
+    ]);
+  });
+
   it('refuses epochs and steps together', () => {
     expect(problemsOf({ ...good, train: { epochs: 1, steps: 4 } })).toEqual(['train.steps: expected epochs or steps, got both']);
   });
