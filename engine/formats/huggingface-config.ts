@@ -83,9 +83,9 @@ export function huggingFaceConfig(config: LlamaConfig, dtype: WeightDtype): Json
   };
 }
 
-/** `generation_config.json`: where generation starts and ends. */
-export function generationConfig(config: LlamaConfig): Json {
-  return { _from_model_config: true, ...specialTokens(config) };
+/** `generation_config.json`: where generation starts and ends, and what fills a batch's shorter rows. */
+export function generationConfig(config: LlamaConfig, padTokenId: number | undefined): Json {
+  return { _from_model_config: true, ...specialTokens(config), ...(padTokenId === undefined ? {} : { pad_token_id: padTokenId }) };
 }
 
 function specialTokens({ bosTokenId, eosTokenIds }: LlamaConfig): Json {

@@ -13,7 +13,7 @@ export interface HuggingFaceModelInput {
   config: LlamaConfig;
   /** One tensor by its Hugging Face name, row-major float32; called once for each, one held at a time. */
   read(name: string): Promise<Float32Array>;
-  tokenizer: Pick<Tokenizer, 'files'>;
+  tokenizer: Pick<Tokenizer, 'files' | 'padTokenId'>;
 }
 
 export interface HuggingFaceModelOptions {
@@ -58,7 +58,7 @@ export async function writeHuggingFaceModel(directory: string, model: HuggingFac
     const totalSize = plans.reduce((total, plan) => total + bytesOf(plan), 0);
     texts.set('model.safetensors.index.json', pretty({ metadata: { total_size: totalSize }, weight_map: weightMap }));
   }
-  texts.set('generation_config.json', pretty(generationConfig(model.config)));
+  texts.set('generation_config.json', pretty(generationConfig(model.config, model.tokenizer.padTokenId)));
   texts.set('config.json', pretty(huggingFaceConfig(model.config, dtype)));
   for (const [name, bytes] of texts) {
     await writeAtomically(join(directory, name), (append) => append(bytes));

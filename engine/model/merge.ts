@@ -12,7 +12,7 @@ import type { LoraAdapter } from './adapter.js';
  * @returns the names of the files
  */
 export async function mergeAdapter(
-  source: WeightSource, adapter: LoraAdapter, tokenizer: Pick<Tokenizer, 'files'>, directory: string, options: HuggingFaceModelOptions = {},
+  source: WeightSource, adapter: LoraAdapter, tokenizer: Pick<Tokenizer, 'files' | 'padTokenId'>, directory: string, options: HuggingFaceModelOptions = {},
 ): Promise<string[]> {
   const unties = source.config.tiedEmbeddings && (adapter.branch('lm_head') ?? adapter.saved('lm_head') ?? adapter.saved('embed_tokens')) !== undefined;
   const config = unties ? { ...source.config, tiedEmbeddings: false } : source.config;

@@ -16,7 +16,7 @@ export interface MergeInput {
   /** What the adapter was trained on. */
   base: BaseConfig;
   adapter: LoraAdapter;
-  tokenizer: Pick<Tokenizer, 'files'>;
+  tokenizer: Pick<Tokenizer, 'files' | 'padTokenId'>;
   testRows: TokenRows;
   merge: MergeConfig;
   /** A directory of the merge's own. */
