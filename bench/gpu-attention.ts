@@ -2,6 +2,7 @@
  * Attention's kernels alone, on one Hopper GPU.
  *   gpu-attention check [PASS] [only=PART OF A CASE'S NAME]          Hopper's kernels beside the portable ones: odd lengths, packed rows, padding, windows, grouped heads
  *   gpu-attention time [PASS] [tiles]   milliseconds, TFLOP/s of what the mask leaves, and the share of a large bf16 product's rate; `tiles`: every tile size
+ *   gpu-attention profile               one launch of each kernel that is chosen, for a profiler
  * PASS: forward, queryGradient or keyGradient; all by default.
  */
 import { attentionKernels, chosenTiles, portableAttention, wgmmaAttention, type AttentionGradientOperands, type AttentionKernels } from '../engine/cuda/attention.js';
@@ -25,12 +26,12 @@ const results: Record<Pass, (keyof AttentionGradientOperands)[]> = { forward: ['
 /** Products of T x T x D that each pass has to make, one of them twice in the two gradients together. */
 const products: Record<Pass, number> = { forward: 2, queryGradient: 3, keyGradient: 4 };
 const tileChoices: Record<Pass, WgmmaTiles[]> = {
-  forward: tiles([2, 128, 2, 2], [2, 128, 2, 1], [2, 112, 2, 2], [2, 96, 3, 2], [3, 96, 2, 2], [3, 80, 2, 2]),
-  queryGradient: tiles([2, 128, 2, 1], [2, 96, 2, 1], [2, 96, 2, 2], [2, 80, 2, 2], [2, 64, 3, 2], [3, 64, 2, 1]),
-  keyGradient: tiles([2, 80, 2, 2], [2, 64, 2, 2], [2, 64, 2, 1], [2, 64, 3, 2], [2, 48, 3, 2]),
+  forward: tiles([2, 128, 2, 1], [2, 128, 3, 1], [2, 128, 2, 2], [2, 96, 4, 1], [2, 64, 5, 1], [3, 96, 2, 1]),
+  queryGradient: tiles([2, 128, 2, 1], [2, 112, 2, 1], [2, 96, 3, 1], [2, 64, 4, 1]),
+  keyGradient: tiles([2, 80, 2, 2], [2, 80, 3, 1], [2, 80, 4, 1], [2, 64, 5, 1]),
 };
 function tiles(...choices: [number, number, number, 1 | 2][]): WgmmaTiles[] {
-  return choices.flatMap(([groups, streamed, stages, buffers]) => [false, true].map((turns) => ({ groups, streamed, stages, buffers, turns })));
+  return choices.flatMap(([groups, streamed, stages, buffers], i) => (i < 2 ? [true, false] : [true]).map((turns) => ({ groups, streamed, stages, buffers, turns })));
 }
 
 const device = new CudaDevice();
@@ -153,10 +154,12 @@ function check(): void {
   process.exitCode = failures > 0 ? 1 : 0;
 }
 
+/** OpenLLaMA-3b-v2's heads, one row a line. */
+const full = (batch: number, length: number): Case => ({
+  name: `${batch} x ${length}`, batch, length, heads: 32, kvHeads: 32, headSize: 100, segments: packed(batch, length, () => length),
+});
+
 function time(): void {
-  const full = (batch: number, length: number): Case => ({
-    name: `${batch} x ${length}`, batch, length, heads: 32, kvHeads: 32, headSize: 100, segments: packed(batch, length, () => length),
-  });
   const cases: Case[] = [full(4, 2048), full(16, 256), { ...full(1, 4096), name: '16 rows of 256 in a line of 4096', segments: packed(1, 4096, () => 256) }];
   if (!flags.includes('tiles')) {
     cases.push({ ...full(4, 2048), name: '4 x 2048, window 512', window: 512 }, { ...full(4, 2048), name: '4 x 2048, 32/8 heads of 128', kvHeads: 8, headSize: 128 }, { ...full(4, 2048), name: '4 x 2048, 9/3 heads of 64', heads: 9, kvHeads: 3, headSize: 64 });
@@ -182,5 +185,15 @@ function time(): void {
   }
 }
 
+function profile(): void {
+  for (const one of [full(4, 2048), full(16, 256)]) {
+    const { operands, free } = prepare(one);
+    for (const pass of passes) attentionKernels(device, one)[pass](one, operands);
+    device.synchronize();
+    free();
+  }
+}
+
 if (what === 'check') check();
+else if (what === 'profile') profile();
 else time();
