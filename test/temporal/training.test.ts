@@ -73,7 +73,7 @@ describe('training', () => {
   it('leaves neither checkpoint nor process behind once it has its result', async () => {
     const { store, activities, endings } = await training(['done']);
     const result = await withWorkers(temporal, activities, async (taskQueue) => (await start(taskQueue)).result());
-    expect(result.artifacts.adapter.map(({ name }) => name)).toEqual(['adapter_model.safetensors']);
+    expect(result.artifacts.adapter.map(({ name }) => name)).toEqual(['adapter_model.safetensors', 'README.md']);
     expect(await manifests(store)).toEqual([]);
     expect(endings).toEqual(['done']);
   });
