@@ -1,6 +1,6 @@
 /**
  * llama.cpp, as the npm package node-llama-cpp with its prebuilt CPU library (MIT): it checks the GGUF files that Temper writes.
- * It is no dependency, because npm would fetch its builds for every graphics card with it; alone it takes 90 MB. Plain Node, as it
+ * It is no dependency, because npm would fetch its builds for every graphics card with it; alone it takes 85 MB. Plain Node, as it
  * is part of the setup.
  */
 import { spawn } from 'node:child_process';
