@@ -10,23 +10,28 @@ export interface ArtifactFiles {
   adapter: string;
   /** Hugging Face directory. */
   merged: string;
+  /** Directory of GGUF files; left out when the run exports none. */
+  gguf?: string;
   /** HTML page. */
   report: string;
 }
 
 /** Where a run's results are as files: its published version when that is on this machine, else copies in `directory`. */
 export async function artifactFiles({ artifacts }: FineTuneResult, store: ArtifactStore, directory: string): Promise<ArtifactFiles> {
-  if (artifacts.manifest?.uri.startsWith('file:')) return filesIn(dirname(fileURLToPath(artifacts.manifest.uri)));
-  const files = filesIn(directory);
+  const gguf = artifacts.gguf?.map(({ file }) => file) ?? [];
+  if (artifacts.manifest?.uri.startsWith('file:')) return filesIn(dirname(fileURLToPath(artifacts.manifest.uri)), gguf.length > 0);
+  const files = filesIn(directory, gguf.length > 0);
   await fetchAll(store, artifacts.adapter, files.adapter);
   await fetchAll(store, artifacts.merged, files.merged);
+  if (files.gguf !== undefined) await fetchAll(store, gguf, files.gguf);
   await store.getFile(artifacts.report.html, files.report);
   return files;
 }
 
-const filesIn = (directory: string): ArtifactFiles => ({
+const filesIn = (directory: string, hasGguf: boolean): ArtifactFiles => ({
   adapter: join(directory, 'adapter'),
   merged: join(directory, 'merged'),
+  ...(hasGguf && { gguf: join(directory, 'gguf') }),
   report: join(directory, 'report.html'),
 });
 

@@ -57,8 +57,8 @@ export async function quickstart({ config: file, fresh, keep }: QuickstartOption
 
 /** What .temper/quickstart/summary.json holds. */
 function summarise(result: FineTuneResult, { workflowId, runId, files }: { workflowId: string; runId: string; files: ArtifactFiles }) {
-  const { backend, stages, baseline, tuned, train } = result;
-  return { workflowId, runId, backend, stages, baseline, tuned, train, artifacts: files };
+  const { backend, stages, baseline, tuned, train, merge } = result;
+  return { workflowId, runId, backend, stages, baseline, tuned, train, merge, artifacts: files };
 }
 
 function closingLines({ stages, backend, train }: FineTuneResult, files: ArtifactFiles, milliseconds: number): string[] {
@@ -72,6 +72,7 @@ function closingLines({ stages, backend, train }: FineTuneResult, files: Artifac
     ['Took', formatSeconds(milliseconds / 1000)],
     ['Adapter', relative('', files.adapter)],
     ['Model', relative('', files.merged)],
+    ...(files.gguf === undefined ? [] : [['GGUF', relative('', files.gguf)] satisfies [string, string]]),
     ['Report', relative('', files.report)],
   ];
   return lines.map(([name, value]) => `${name.padEnd(9)}${value}`);
