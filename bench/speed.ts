@@ -1,11 +1,12 @@
 /**
  * The speed table on this machine's GPU: training steps of OpenLLaMA-3b-v2's shape (random weights, NF4 with double quantisation,
- * r = 8 on all eight modules, dropout 0.05, AdamW and clipping included), generation, and the floor, each in a process of its own.
- *   npx tsx bench/speed.ts [OUTPUT FOLDER]       @default bench/results
- * Writes <card>.json and <card>.md.
+ * r = 8 on all eight modules, dropout 0.05, AdamW and clipping included) and the article's whole job, both through the trainer;
+ * generation; the floor; and other trainers, where Python has them. Each in a process of its own.
+ *   npx tsx bench/speed.ts [OUTPUT FOLDER] [training|generation|article|peers ...]       @default bench/results, all of them
+ * Writes <card>.json and <card>.md. Rows that were not asked for are taken over from the folder's file.
  */
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -15,11 +16,16 @@ interface Row {
   peakGiB: number | null;
   floorTokensPerSecond: number | null;
   peers: Record<string, { tokensPerSecond: number; peakGiB?: number }>;
+  /** Of a whole job. */
+  seconds?: number;
+  /** Measured at; added when the row is written. */
+  commit?: string;
 }
 
 const here = dirname(fileURLToPath(import.meta.url));
 const extension = extname(fileURLToPath(import.meta.url));
 const model = 'open-llama-3b-v2';
+const ARTICLE = "the article's job: 4,750 rows, 3 epochs, evaluations included";
 
 /** Runs a script beside this one. @returns the lines marked ROW, and what it said of the device */
 function run(script: string, ...args: string[]): { rows: Record<string, number>[]; device: string } {
@@ -30,45 +36,80 @@ function run(script: string, ...args: string[]): { rows: Record<string, number>[
   return { rows: lines.filter((line) => line.startsWith('ROW ')).map((line) => JSON.parse(line.slice(4)) as Record<string, number>), device: lines.find((line) => line.startsWith('cuda: ')) ?? '' };
 }
 
-const peersFile = join(here, 'peers.json');
-const peers = JSON.parse(readFileSync(peersFile, 'utf8')) as { measured: string; rows: Record<string, Row['peers']> };
+const [folder = join(here, 'results'), ...wanted] = process.argv.slice(2);
+const isWanted = (part: string) => wanted.length === 0 || wanted.includes(part);
+/** Figures of other trainers from an earlier run, where this machine cannot give them. */
+const earlier = JSON.parse(readFileSync(join(here, 'peers', 'earlier.json'), 'utf8')) as { measured: string; rows: Record<string, Row['peers']> };
 
-/** Name, arguments of gpu-steps, tokens of a product. */
+/** Name, arguments of gpu-steps, tokens of a micro-batch, of which the floor is. */
 const training: [name: string, args: string[], tokens: number][] = [
   ['16 x 256', ['16', '256', '1', 'tune'], 4096],
   ['4 x 256, 4 accumulated', ['4', '256', '4', 'tune'], 1024],
   ['4 x 2048', ['4', '2048', '1', 'tune'], 8192],
-  ['4 x 2048, recomputing', ['4', '2048', '1', 'tune', 'recompute', 'lean'], 8192],
-  ['16 x 256, lowest memory', ['16', '256', '1', 'tune', 'recompute', 'lean'], 4096],
+  ['4 x 2048, recomputing', ['4', '2048', '1', 'tune', 'recompute'], 8192],
+  ['16 x 256, lowest memory', ['16', '256', '1', 'tune', 'recompute'], 4096],
 ];
+
+/** The row's peers as measured now, else earlier. */
+const peersNow = isWanted('peers') ? ['peft', 'unsloth'].flatMap(runPeer) : [];
+const peersOf = (name: string): Row['peers'] => ({
+  ...earlier.rows[name], ...Object.fromEntries(peersNow.filter((row) => row.name === name).map(({ peer, tokensPerSecond, peakGiB }) => [peer, { tokensPerSecond, peakGiB }])),
+});
+
+/** Times another trainer by its script; nothing where a library is missing, which is said. */
+function runPeer(which: string): { peer: string; name: string; tokensPerSecond: number; peakGiB: number }[] {
+  let output: string;
+  try {
+    output = execFileSync('python3', [join(here, 'peers', 'qlora.py'), which], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
+  } catch (error) {
+    console.log(`${which}: not measured: ${error instanceof Error ? error.message.split('\n')[0] : String(error)}`);
+    return [];
+  }
+  const missing = /^MISSING (.*)$/m.exec(output)?.[1];
+  if (missing) console.log(`${which}: not measured: Python has no ${missing}`);
+  return output.split('\n').filter((line) => line.startsWith('ROW ')).map((line) => JSON.parse(line.slice(4)) as { peer: string; name: string; tokensPerSecond: number; peakGiB: number });
+}
 
 const floors = new Map<number, number>();
 const rows: Row[] = [];
 let device = '';
-for (const [name, args, tokens] of training) {
+for (const [name, args, tokens] of isWanted('training') ? training : []) {
   if (!floors.has(tokens)) floors.set(tokens, run('gpu-steps', 'floor', model, String(tokens)).rows[0].floorTokensPerSecond);
   const result = run('gpu-steps', model, ...args);
   device = result.device;
   // Recomputing runs the forward products twice: three passes instead of two.
   const floor = floors.get(tokens)! * (args.includes('recompute') ? 2 / 3 : 1);
-  rows.push({ name, tokensPerSecond: result.rows[0].tokensPerSecond, peakGiB: result.rows[0].peakGiB, floorTokensPerSecond: Math.round(floor), peers: peers.rows[name] ?? {} });
+  rows.push({ name, tokensPerSecond: result.rows[0].tokensPerSecond, peakGiB: result.rows[0].peakGiB, floorTokensPerSecond: Math.round(floor), peers: peersOf(name) });
 }
-for (const { batch, tokensPerSecond } of run('gpu-generate', model, '1', '16', '64').rows) {
-  const name = `generate, batch ${batch}`;
-  rows.push({ name, tokensPerSecond, peakGiB: null, floorTokensPerSecond: null, peers: peers.rows[name] ?? {} });
+if (isWanted('article')) {
+  const { rows: [{ seconds, tokens, peakGiB }], device: on } = run('gpu-article', model);
+  device = on;
+  rows.push({ name: ARTICLE, seconds, tokensPerSecond: Math.round(tokens / seconds), peakGiB, floorTokensPerSecond: null, peers: {} });
+}
+if (isWanted('generation')) {
+  const { rows: measured, device: on } = run('gpu-generate', model, '1', '16', '64');
+  device = on;
+  for (const { batch, tokensPerSecond } of measured) rows.push({ name: `generate, batch ${batch}`, tokensPerSecond, peakGiB: null, floorTokensPerSecond: null, peers: peersOf(`generate, batch ${batch}`) });
 }
 
+if (device === '') throw new Error(`parts: expected training, generation or article among them, got ${wanted.join(', ')}`);
 const card = /^cuda: (.*?) \(/.exec(device)![1];
+const file = join(folder, card.toLowerCase().replace(/[^a-z0-9]+/g, '-'));
 let commit = process.env.TEMPER_COMMIT ?? 'unknown';
 try {
   commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
 } catch {
   // A bundle runs outside of a repository: TEMPER_COMMIT names it.
 }
-const result = { card, software: device, commit, date: new Date().toISOString().slice(0, 10), model, peersMeasured: peers.measured, rows };
-const folder = process.argv[2] ?? join(here, 'results');
+for (const row of rows) row.commit = commit;
+const before = existsSync(`${file}.json`) ? (JSON.parse(readFileSync(`${file}.json`, 'utf8')) as { rows: Row[] }).rows : [];
+const order = [...training.map(([name]) => name), ARTICLE, ...[1, 16, 64].map((batch) => `generate, batch ${batch}`)];
+rows.push(...before.filter(({ name }) => order.includes(name) && !rows.some((row) => row.name === name)));
+rows.sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
+const measuredPeers = [...new Set(peersNow.map(({ peer }) => peer))];
+const peersMeasured = measuredPeers.length > 0 ? `${measuredPeers.join(', ')} in this run; others: ${earlier.measured}` : earlier.measured;
+const result = { card, software: device, commit, date: new Date().toISOString().slice(0, 10), model, peersMeasured, rows };
 mkdirSync(folder, { recursive: true });
-const file = join(folder, card.toLowerCase().replace(/[^a-z0-9]+/g, '-'));
 writeFileSync(`${file}.json`, `${JSON.stringify(result, null, 2)}\n`);
 writeFileSync(`${file}.md`, markdown());
 console.log(`\n${markdown()}`);
@@ -81,11 +122,11 @@ function markdown(): string {
     '',
     `${model}'s shape, random weights; tokens a second and peak memory in use. Commit ${commit}, ${result.date}. ${device}`,
     '',
-    `Peers: ${peers.measured}.`,
+    `Peers: ${peersMeasured}.`,
     '',
     `| tokens a step | Temper | floor | share of the floor | ${names.join(' | ')} |`,
     `|---|---|---|---|${names.map(() => '---').join('|')}|`,
-    ...rows.map((row) => `| ${row.name} | ${cell(row)} | ${row.floorTokensPerSecond?.toLocaleString('en-US') ?? '–'} | ${row.floorTokensPerSecond ? `${Math.round((100 * row.tokensPerSecond) / row.floorTokensPerSecond)}%` : '–'} | ${names.map((name) => cell(row.peers[name])).join(' | ')} |`),
+    ...rows.map((row) => `| ${row.name}${row.seconds === undefined ? '' : `: ${row.seconds} s`}${row.commit === commit ? '' : ` (at ${row.commit ?? 'an earlier commit'})`} | ${cell(row)} | ${row.floorTokensPerSecond?.toLocaleString('en-US') ?? '–'} | ${row.floorTokensPerSecond ? `${Math.round((100 * row.tokensPerSecond) / row.floorTokensPerSecond)}%` : '–'} | ${names.map((name) => cell(row.peers[name])).join(' | ')} |`),
     '',
   ].join('\n');
 }
