@@ -5,6 +5,7 @@
 import { selectBackend } from '../engine/tensor/backends.js';
 import { registerCudaBackend } from '../engine/cuda/register.js';
 import { poisonAllocations } from '../test/gpu/cases/poison.js';
+import { adaptedCases } from '../test/gpu/cases/adapted.js';
 import { blockCases } from '../test/gpu/cases/block.js';
 import { worstError } from '../test/gpu/cases/compare.js';
 import { genericCases } from '../test/gpu/cases/generic.js';
@@ -15,7 +16,7 @@ console.log((await selectBackend('cuda')).description);
 poisonAllocations();
 let failures = 0;
 const seed = Number(process.argv[2] ?? Date.now() % 2 ** 31), part = process.argv[3] ?? '';
-for (const one of [...genericCases, ...blockCases, ...linearCases].filter(({ name }) => name.includes(part))) {
+for (const one of [...genericCases, ...blockCases, ...linearCases, ...adaptedCases].filter(({ name }) => name.includes(part))) {
   const limit = one.tolerance ?? 1e-2;
   try {
     const error = await worstError(one, seed);
