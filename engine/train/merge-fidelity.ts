@@ -98,6 +98,8 @@ export interface Comparison {
   agreement: number;
   /** Loss of each counted token. */
   losses: Float64Array;
+  /** The reference's own loss, in nats per counted token. */
+  referenceLoss: number;
 }
 
 /**
@@ -106,7 +108,7 @@ export interface Comparison {
  */
 export async function compareReadings(reference: ReadSample, other: ReadSample, { batches, countedTokens }: Sample): Promise<Comparison> {
   const losses = new Float64Array(countedTokens);
-  let [token, divergence, agreeing] = [0, 0, 0];
+  let [token, divergence, agreeing, referenceSum] = [0, 0, 0, 0];
   for (const [i, batch] of batches.entries()) {
     const labels = countedPlaces(batch).map((place) => batch.labels[place]);
     const { vocabSize } = other.llama.model.config;
@@ -117,16 +119,17 @@ export async function compareReadings(reference: ReadSample, other: ReadSample, 
       for (let row = 0; row < size; row++) {
         const p = expected.subarray(row * vocabSize, (row + 1) * vocabSize);
         const q = actual.subarray(row * vocabSize, (row + 1) * vocabSize);
-        const { kl, sameBest, logSum } = compareLogits(p, q);
+        const { kl, sameBest, logSumP, logSumQ } = compareLogits(p, q);
         divergence += kl;
         agreeing += Number(sameBest);
-        losses[token++] = logSum - q[labels[from + row]];
+        referenceSum += logSumP - p[labels[from + row]];
+        losses[token++] = logSumQ - q[labels[from + row]];
       }
     }
   }
   const evalLoss = losses.reduce((sum, loss) => sum + loss, 0) / countedTokens;
   if (!Number.isFinite(evalLoss)) throw new EngineError('nanLoss', 'nan_loss', `merged model: loss: expected a finite number, got ${evalLoss}`);
-  return { evalLoss, kl: divergence / countedTokens, agreement: agreeing / countedTokens, losses };
+  return { evalLoss, kl: divergence / countedTokens, agreement: agreeing / countedTokens, losses, referenceLoss: referenceSum / countedTokens };
 }
 
 /** The logits of some of a batch's counted tokens, [size, vocabulary]. */
@@ -137,8 +140,8 @@ export async function logitsAt({ llama, hidden }: ReadSample, batch: number, fro
   return values;
 }
 
-/** KL(softmax p ‖ softmax q) in nats, whether both have the same maximum, and log Σ exp q. */
-export function compareLogits(p: Float32Array, q: Float32Array): { kl: number; sameBest: boolean; logSum: number } {
+/** KL(softmax p ‖ softmax q) in nats, whether both have the same maximum, and log Σ exp of each. */
+export function compareLogits(p: Float32Array, q: Float32Array): { kl: number; sameBest: boolean; logSumP: number; logSumQ: number } {
   let [bestP, bestQ] = [0, 0];
   for (let i = 1; i < p.length; i++) {
     if (p[i] > p[bestP]) bestP = i;
@@ -151,6 +154,6 @@ export function compareLogits(p: Float32Array, q: Float32Array): { kl: number; s
     sumQ += Math.exp(q[i] - q[bestQ]);
     weighted += weight * (p[i] - q[i]);
   }
-  const logSum = q[bestQ] + Math.log(sumQ);
-  return { kl: Math.max(0, weighted / sumP - (p[bestP] + Math.log(sumP)) + logSum), sameBest: bestP === bestQ, logSum };
+  const [logSumP, logSumQ] = [p[bestP] + Math.log(sumP), q[bestQ] + Math.log(sumQ)];
+  return { kl: Math.max(0, weighted / sumP - logSumP + logSumQ), sameBest: bestP === bestQ, logSumP, logSumQ };
 }

@@ -56,7 +56,6 @@ export async function mergeBetterWay(input: MergeInput): Promise<MergedModel> {
   const reading = (phase: string) => (done: number, total: number) => onProgress(phase, done, total);
   const unmerged = await readSample(source, base, adapter, sample, reading('measuring the unmerged model'));
   try {
-    const unmergedLoss = (await compareReadings(unmerged, unmerged, sample)).evalLoss;
     const ways: Way[] = [];
     for (const onto of quantized ? (['original', 'dequantized'] as const) : (['original'] as const)) {
       ways.push(await measure(onto, await write(input, onto), unmerged, sample, input));
@@ -67,7 +66,7 @@ export async function mergeBetterWay(input: MergeInput): Promise<MergedModel> {
       directory: kept.directory,
       kept: { onto: kept.onto, reason },
       measured: {
-        tokens: sample.tokens, countedTokens: sample.countedTokens, unmergedLoss,
+        tokens: sample.tokens, countedTokens: sample.countedTokens, unmergedLoss: ways[0].referenceLoss,
         ways: ways.map(({ onto, evalLoss, kl, agreement }) => ({ onto, evalLoss, kl, agreement })),
       },
     };
