@@ -96,6 +96,21 @@ describe('the engine process', () => {
     }
   });
 
+  it('measures and merges what is trained beside low-rank branches', async () => {
+    const lora = smallLora({ targetModules: ['q_proj', 'up_proj'], useDora: true, modulesToSave: ['embed_tokens', 'lm_head'], loraPlusRatio: 4, rankPattern: { up_proj: 2 } });
+    const { adapterDirectory, summary } = resultOf(await runEngine(trainJob('more', { lora, train: smallTrain({ steps: 6, neftuneNoiseAlpha: 5 }) })), 'train');
+    expect(summary.trainableParameters).toBe(2 * 128 * 64 + 2 * (4 * 64 + 64 * 4 + 64 + 2 * 64 + 128 * 2 + 128));
+    const { metrics } = resultOf(await runEngine({ kind: 'evaluate', ...common, base, adapterDirectory, testTokens, prompts: [], maxNewTokens: 5 }), 'evaluate');
+    expect(metrics.evalLoss).toBeCloseTo(summary.evalLoss, 5);
+    const { measured } = resultOf(await runEngine({
+      kind: 'merge', ...common, base, adapterDirectory, testTokens, prompts: [], outputDirectory: join(directory, 'more'),
+      merge: { dtype: 'f32', maxShardSize: '5GB', measureTokens: 64 }, export: { gguf: [] },
+    }), 'merge');
+    const ways = new Map(measured!.ways.map(({ onto, kl }) => [onto, kl]));
+    expect(ways.get('dequantized')).toBeLessThan(1e-6);
+    expect(ways.get('original')).toBeGreaterThan(1e-4);
+  });
+
   it('ends when its parent is gone', async () => {
     const { events, exitCode } = await runEngine(trainJob('orphan', { train: smallTrain({ steps: 100_000, checkpointEvery: 100_000, evalEvery: 100_000 }) }), (event, child) => {
       if (event.event === 'step' && event.step === 1) child.stdin!.end();
