@@ -1,7 +1,7 @@
 import type { CudaBackend } from '../engine/cuda/backend.js';
 import type { MatrixOperand } from '../engine/cuda/cublas-lt.js';
 import type { LlamaConfig } from '../engine/formats/llama-config.js';
-import { blockModules, moduleShape } from '../engine/model/targets.js';
+import { blockModules, moduleShape } from '../engine/formats/linear-modules.js';
 
 const REPEATS = 8;
 

@@ -8,7 +8,7 @@ import { loraSchema, trainSchema } from '../contracts/fine-tune-config.js';
 import type { CudaBackend } from '../engine/cuda/backend.js';
 import { registerCudaBackend } from '../engine/cuda/register.js';
 import type { TokenRows } from '../engine/data/batches.js';
-import { targetModules } from '../engine/model/targets.js';
+import { targetModules } from '../engine/formats/linear-modules.js';
 import { selectBackend } from '../engine/tensor/backends.js';
 import { trainAdapter } from '../engine/train/train.js';
 import { modelShapes, randomModel } from './random-model.js';

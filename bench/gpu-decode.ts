@@ -10,7 +10,7 @@ import { decodeLinearPlan, decodeTiling, type DecodeLinearShape, type DecodeTili
 import { registerCudaBackend } from '../engine/cuda/register.js';
 import { LoraAdapter } from '../engine/model/adapter.js';
 import { startFusedDecoder } from '../engine/model/fused-decoder.js';
-import { targetModules } from '../engine/model/targets.js';
+import { targetModules } from '../engine/formats/linear-modules.js';
 import { selectBackend } from '../engine/tensor/backends.js';
 import { generationCases, isRepeatable, worstGap } from '../test/gpu/cases/generation.js';
 import { poisonAllocations } from '../test/gpu/cases/poison.js';

@@ -5,7 +5,7 @@ import { registerCudaBackend } from '../engine/cuda/register.js';
 import type { Tokenizer } from '../engine/formats/tokenizer.js';
 import { LoraAdapter } from '../engine/model/adapter.js';
 import { generate } from '../engine/model/generate.js';
-import { targetModules } from '../engine/model/targets.js';
+import { targetModules } from '../engine/formats/linear-modules.js';
 import { selectBackend } from '../engine/tensor/backends.js';
 import { modelShapes, randomModel } from './random-model.js';
 

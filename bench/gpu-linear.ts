@@ -5,8 +5,8 @@
 import { dispose, engine, findBackend, tidy, type Tensor, type Tensor2D } from '@tensorflow/tfjs-core';
 import type { CudaBackend } from '../engine/cuda/backend.js';
 import { registerCudaBackend } from '../engine/cuda/register.js';
-import type { BlockModule } from '../engine/model/targets.js';
-import { moduleShape } from '../engine/model/targets.js';
+import type { BlockModule } from '../engine/formats/linear-modules.js';
+import { moduleShape } from '../engine/formats/linear-modules.js';
 import { selectBackend } from '../engine/tensor/backends.js';
 import { runKernel } from '../engine/tensor/kernel.js';
 import { LoraGrad, QuantizedLinear, QuantizedLinearGradInput, type QuantizedLinearAttrs } from '../engine/tensor/quantized-linear.js';

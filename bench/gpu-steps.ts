@@ -7,7 +7,7 @@ import { dispose, findBackend, getBackend, setBackend } from '@tensorflow/tfjs-c
 import { loraSchema, trainSchema } from '../contracts/fine-tune-config.js';
 import type { CudaBackend } from '../engine/cuda/backend.js';
 import { registerCudaBackend } from '../engine/cuda/register.js';
-import { targetModules } from '../engine/model/targets.js';
+import { targetModules } from '../engine/formats/linear-modules.js';
 import { selectBackend } from '../engine/tensor/backends.js';
 import { trainAdapter } from '../engine/train/train.js';
 import { modelShapes, randomModel } from './random-model.js';

@@ -1,6 +1,6 @@
 import { concat, slice, tensor1d, tidy, keep, type Tensor1D } from '@tensorflow/tfjs-core';
 import type { LlamaConfig } from '../engine/formats/llama-config.js';
-import { moduleShape, blockModules, type BlockModule } from '../engine/model/targets.js';
+import { moduleShape, blockModules, type BlockModule } from '../engine/formats/linear-modules.js';
 import type { LlamaModel } from '../engine/model/load.js';
 import { freezeWeight, type BaseDtype, type FrozenWeight } from '../engine/tensor/frozen-weight.js';
 

@@ -2,7 +2,7 @@ import type { Tensor } from '@tensorflow/tfjs-core';
 import type { TokenRows } from '../engine/data/batches.js';
 import { LoraAdapter } from '../engine/model/adapter.js';
 import type { LlamaModel } from '../engine/model/load.js';
-import { targetModules } from '../engine/model/targets.js';
+import { targetModules } from '../engine/formats/linear-modules.js';
 import { adamW, createAdamW, disposeAdamW, type AdamWState } from '../engine/tensor/adam-w.js';
 import { replayer, type MeasuredMemory } from '../engine/tensor/replay.js';
 import { GradientPasses, layOut, type UploadedBatch } from '../engine/train/passes.js';

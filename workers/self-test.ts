@@ -9,7 +9,7 @@ import type { TokenRows } from '../engine/data/batches.js';
 import type { LlamaConfig } from '../engine/formats/llama-config.js';
 import type { WeightSource } from '../engine/formats/weight-source.js';
 import { loadModel } from '../engine/model/load.js';
-import { blockModules, modulePath, moduleShape } from '../engine/model/targets.js';
+import { blockModules, modulePath, moduleShape } from '../engine/formats/linear-modules.js';
 import { philoxWords } from '../engine/random/philox.js';
 import { selectBackend, type BackendName } from '../engine/tensor/backends.js';
 import { trainAdapter } from '../engine/train/train.js';

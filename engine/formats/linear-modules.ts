@@ -1,5 +1,7 @@
 import { blockModules, type BlockModule, type LlamaConfig } from './llama-config.js';
 
+export { blockModules, type BlockModule };
+
 /** What an adapter may target, by the last part of its name. */
 export const targetModules = [...blockModules, 'lm_head'] as const;
 export type TargetModule = (typeof targetModules)[number];

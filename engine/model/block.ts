@@ -6,7 +6,7 @@ import { rotaryEmbedding } from '../tensor/rotary-embedding.js';
 import { swiGlu } from '../tensor/swi-glu.js';
 import type { LlamaModel } from './load.js';
 import type { RopeTables } from './rope-tables.js';
-import { modulePath, type BlockModule } from './targets.js';
+import { modulePath, type BlockModule } from '../formats/linear-modules.js';
 
 /** What a block needs beside its weights. */
 export interface BlockContext {

@@ -3,7 +3,7 @@ import type { WeightSource } from '../formats/weight-source.js';
 import { dequantizeInt8, quantizeInt8 } from '../quant/int8.js';
 import { dequantizeNf4, quantizeNf4 } from '../quant/nf4.js';
 import type { BaseDtype } from '../tensor/frozen-weight.js';
-import { blockModules, modulePath } from './targets.js';
+import { blockModules, modulePath } from '../formats/linear-modules.js';
 
 export const isQuantized = (base: BaseDtype): base is Extract<BaseDtype, { dtype: 'nf4' | 'int8' }> => base.dtype === 'nf4' || base.dtype === 'int8';
 

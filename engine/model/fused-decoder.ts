@@ -6,7 +6,7 @@ import type { Llama } from './llama.js';
 import { readPrompts } from './read-prompts.js';
 import { ropeTables } from './rope-tables.js';
 import type { Sampling } from './sample.js';
-import { modulePath, type BlockModule } from './targets.js';
+import { modulePath, type BlockModule } from '../formats/linear-modules.js';
 
 /**
  * A decoder of the backend's own, with the prompts read; undefined where the backend has none for this model.

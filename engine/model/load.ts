@@ -3,7 +3,7 @@ import type { LlamaConfig } from '../formats/llama-config.js';
 import type { WeightSource } from '../formats/weight-source.js';
 import { disposeWeight, freezeWeight, keepDequantized, type BaseDtype, type FrozenWeight } from '../tensor/frozen-weight.js';
 import { weightUploader, type WeightUploader } from '../tensor/weight-upload.js';
-import { blockModules, modulePath, moduleShape, type BlockModule } from './targets.js';
+import { blockModules, modulePath, moduleShape, type BlockModule } from '../formats/linear-modules.js';
 
 /** One transformer block, frozen. */
 export interface LlamaBlock {

@@ -1,6 +1,6 @@
 import type { LlamaConfig } from '../formats/llama-config.js';
 import type { BaseDtype } from '../tensor/frozen-weight.js';
-import { blockModules, moduleShape } from './targets.js';
+import { blockModules, moduleShape } from '../formats/linear-modules.js';
 
 /** Share of the free memory that dequantised copies may take; the rest is for activations and the system. */
 const SHARE = 0.4;

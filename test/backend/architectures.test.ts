@@ -10,7 +10,7 @@ import { generate } from '../../engine/model/generate.js';
 import { logits, type LabelledBatch } from '../../engine/model/llama.js';
 import { disposeModel, loadModel, type LlamaModel } from '../../engine/model/load.js';
 import { mergeAdapter } from '../../engine/model/merge.js';
-import { targetModules } from '../../engine/model/targets.js';
+import { targetModules } from '../../engine/formats/linear-modules.js';
 import { selectBackend } from '../../engine/tensor/backends.js';
 import { architectureGolden, formula, formulaDirectory } from '../kit/formula-models.js';
 import { goldenPath, readGolden, relativeError } from '../kit/golden.js';

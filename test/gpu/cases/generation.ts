@@ -6,7 +6,7 @@ import { LoraAdapter } from '../../../engine/model/adapter.js';
 import { generate, type GenerateOptions } from '../../../engine/model/generate.js';
 import { logits, type Llama } from '../../../engine/model/llama.js';
 import { disposeModel } from '../../../engine/model/load.js';
-import { blockModules, moduleShape, targetModules } from '../../../engine/model/targets.js';
+import { blockModules, moduleShape, targetModules } from '../../../engine/formats/linear-modules.js';
 import type { BaseDtype } from '../../../engine/tensor/frozen-weight.js';
 import { Random } from './compare.js';
 

@@ -7,7 +7,7 @@ import { modelShapes, randomModel } from '../../../bench/random-model.js';
 import { loraSchema, trainSchema, type TrainConfig } from '../../../contracts/fine-tune-config.js';
 import type { CudaBackend } from '../../../engine/cuda/backend.js';
 import type { TokenRows } from '../../../engine/data/batches.js';
-import { targetModules } from '../../../engine/model/targets.js';
+import { targetModules } from '../../../engine/formats/linear-modules.js';
 import { readCheckpoint, writeCheckpoint, type TrainingState } from '../../../engine/train/checkpoint.js';
 import { trainAdapter, type TrainHooks } from '../../../engine/train/train.js';
 
