@@ -42,6 +42,6 @@ export const mergeStage = defineStage({
       progress('storing the merged model', 1 + gguf.length, 1 + result.gguf.length);
       gguf.push({ type, check, file: { name: basename(path), ...(await store.putFile(path, mediaTypeOf(path), { signal })) } });
     }
-    return { merged, kept: result.kept, measured: result.measured, ...(gguf.length > 0 && { gguf }) };
+    return { merged, kept: result.kept, measured: result.measured, ...(gguf.length > 0 && { gguf }), ...(result.notes.length > 0 && { notes: result.notes }) };
   },
 });

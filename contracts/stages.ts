@@ -219,6 +219,8 @@ export const mergeOutputSchema = z.strictObject({
   measured: mergeMeasureSchema.optional(),
   /** As `export.gguf` asks, and the adapter. */
   gguf: z.array(ggufFileSchema).optional(),
+  /** What was left out, a sentence each. */
+  notes: z.array(z.string()).optional(),
 });
 export type MergeInput = z.infer<typeof mergeInputSchema>;
 export type MergeOutput = z.infer<typeof mergeOutputSchema>;

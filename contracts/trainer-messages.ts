@@ -68,6 +68,8 @@ export const trainerEventSchema = z.discriminatedUnion('event', [
       z.strictObject({
         kind: z.literal('merge'), directory, kept: z.strictObject({ onto: mergedOntoSchema, reason: z.string() }), measured: mergeMeasureSchema.optional(),
         gguf: z.array(z.strictObject({ path: z.string(), type: ggufFileTypeSchema, check: parityCheckSchema })),
+        /** What was left out, a sentence each. */
+        notes: z.array(z.string()),
       }),
     ]),
   }),

@@ -32,7 +32,7 @@ export interface ExportInput {
 }
 
 /** Writes the GGUF files that the job asks for, the adapter's with them, and lets llama.cpp read each where it is there. */
-export async function exportGguf(input: ExportInput): Promise<WrittenFile[]> {
+export async function exportGguf(input: ExportInput): Promise<{ files: WrittenFile[]; notes: string[] }> {
   const { job, onProgress } = input;
   const directory = join(job.outputDirectory, 'gguf');
   await mkdir(directory, { recursive: true });
@@ -45,7 +45,10 @@ export async function exportGguf(input: ExportInput): Promise<WrittenFile[]> {
       files.push({ path, type });
     }
     const checks = await checkModels(input, merged, files);
-    return [...files.map((file, i) => ({ ...file, check: checks[i] })), ...(await exportAdapter(input, directory))];
+    const written = files.map((file, i) => ({ ...file, check: checks[i] }));
+    const problems = ggufAdapterProblems(input.source.config, input.adapter);
+    if (problems.length === 0) return { files: [...written, await exportAdapter(input, directory)], notes: [] };
+    return { files: written, notes: [`The adapter has no GGUF, which cannot hold ${problems.join(', ')}; the merged model has it all.`] };
   } finally {
     await merged.close();
   }
@@ -68,16 +71,11 @@ async function checkModels({ job, tokenizer, onProgress }: ExportInput, merged: 
   return checks;
 }
 
-async function exportAdapter(input: ExportInput, directory: string): Promise<WrittenFile[]> {
+async function exportAdapter(input: ExportInput, directory: string): Promise<WrittenFile> {
   const { job, source, adapter } = input;
-  const problems = ggufAdapterProblems(source.config, adapter);
-  if (problems.length > 0) {
-    log('info', `the adapter has no GGUF, which cannot hold ${problems.join(', ')}; the merged model has it all`);
-    return [];
-  }
   const path = join(directory, 'adapter.gguf');
   await writeGgufAdapter(path, source.config, adapter, `${nameOf(job)} adapter`);
-  return [{ path, type: 'adapter', check: await checkAdapter(input, path, directory) }];
+  return { path, type: 'adapter', check: await checkAdapter(input, path, directory) };
 }
 
 /** On the base's own GGUF where it is one, else on one of half floats that is made for it. */

@@ -25,8 +25,8 @@ export async function mergeJob(job: MergeJob, channel: TrainerChannel): Promise<
     const { directory, kept, measured } = await mergeBetterWay({
       source, base: job.base, adapter, tokenizer, testRows, merge: job.merge, directory: job.outputDirectory, onProgress,
     });
-    const gguf = job.export.gguf.length > 0 ? await exportGguf({ job, source, adapter, tokenizer, merged: directory, onProgress }) : [];
-    channel.emit({ event: 'done', result: { kind: 'merge', directory, kept, measured, gguf } });
+    const { files, notes } = job.export.gguf.length > 0 ? await exportGguf({ job, source, adapter, tokenizer, merged: directory, onProgress }) : { files: [], notes: [] };
+    channel.emit({ event: 'done', result: { kind: 'merge', directory, kept, measured, gguf: files, notes } });
   } finally {
     await source.close();
   }

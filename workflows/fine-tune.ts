@@ -62,7 +62,8 @@ export async function fineTune(input: FineTuneInput): Promise<FineTuneResult> {
   const mergedModel = await run.stage('merge', merge, {
     model, base, adapter: trained.adapter, test: tokens.test, prompts: tokens.prompts, merge: config.merge, export: config.export,
   });
-  const { gguf } = mergedModel;
+  const { gguf, notes } = mergedModel;
+  notes?.forEach((note) => run.note(note));
   run.made('merged', weights(mergedModel.merged));
   gguf?.forEach(({ type, file }) => run.made(`gguf ${type}`, file));
 

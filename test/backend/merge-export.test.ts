@@ -80,6 +80,16 @@ describe('a merge that exports without llama.cpp', () => {
     for (const { check } of result.gguf) expect(check).toEqual({ state: 'not checked', reason: 'llama.cpp is not set up; npm run setup -- --llama-cpp does that' });
   });
 
+  it('leaves out an adapter that a GGUF cannot hold, and says so', async () => {
+    const tied = randomModel({ tiedEmbeddings: true });
+    const [base, onHead] = [join(directory, 'tied'), join(directory, 'on-head')];
+    await writeHuggingFaceModel(base, { config: tied.config, read: (name) => tied.read(name), tokenizer: await goldenTokenizer(directory, 'bytelevel') });
+    await savePeft(LoraAdapter.create(tied.config, { rank: 4, alpha: 8, dropout: 0, targetModules: ['lm_head'] }, 1), onHead, 'tied');
+    const { gguf, notes } = await merge({ modelDirectory: base, adapterDirectory: onHead, export: { gguf: ['f16'] } });
+    expect(gguf.map(({ type }) => type)).toEqual(['f16']);
+    expect(notes).toEqual(['The adapter has no GGUF, which cannot hold a branch on the head of tied embeddings; the merged model has it all.']);
+  });
+
   it('says so too when what is set up is not it, or there is nothing to ask', async () => {
     await cp(modelDirectory, join(directory, 'elsewhere'), { recursive: true });
     await writeFile(join(directory, 'elsewhere/package.json'), '{}');

@@ -98,6 +98,12 @@ describe('checking the hub before a run', () => {
     await expect(checkHub(hubSchema.parse({ repo }), as(change))).rejects.toMatchObject({ problems: [{ path: 'publish.hub.repo', message: expect.stringContaining(message) }] });
   });
 
+  it('refuses a token that may only read', async () => {
+    const strict = await startHub({ token, account: { name: 'tester', role: 'read' } });
+    const checking = checkHub(hubSchema.parse({ repo: 'tester/x' }), as({ endpoint: strict.endpoint }));
+    await expect(checking.finally(() => strict.close())).rejects.toThrow('the token may only read: set HF_TOKEN to one that may write');
+  });
+
   it('lets the owner pass, and a member of an organisation', async () => {
     await checkHub(hubSchema.parse({ repo: 'tester/new' }), settings);
     await checkHub(hubSchema.parse({ repo: 'team/new' }), settings);

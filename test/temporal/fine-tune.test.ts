@@ -105,7 +105,13 @@ describe('fineTune', () => {
   });
 
   it('returns how the model was merged, and its GGUF files', async () => {
-    const { merge, artifacts } = await run(fakeActivities().activities);
+    const { activities } = fakeActivities();
+    const told: StageActivities['merge'] = async (request) => {
+      const outcome = await activities.merge(request);
+      return { ...outcome, output: { ...outcome.output, notes: ['The adapter has no GGUF.'] } };
+    };
+    const { merge, artifacts, notes } = await run(fakeActivities({ merge: told }).activities);
+    expect(notes).toEqual(['The adapter has no GGUF.']);
     expect(merge).toMatchObject({ kept: { onto: 'original' }, measured: { ways: [{ kl: 0 }] } });
     expect(artifacts.gguf!.map(({ file }) => file.name)).toEqual(['model-f16.gguf']);
     expect(artifacts.merged.map(({ name }) => name)).toContain('README.md');
