@@ -5,17 +5,19 @@ weight decay, clipping, warm-up). Two cases run on a base with biases on q, k, v
 
 Writes into test/golden/lora/:
   <case>/            the adapter at step 0 as PEFT saves it, and its adapter_config.json
-  expected.json      settings; of each case the base, LoRA+'s ratio, parameter counts as PEFT prints them, loss and gradient norm of each step
+  expected.json      settings; of each case the base, LoRA+'s ratio, NEFTune's alpha, parameter counts as PEFT prints them, loss and gradient norm of each step
   final.safetensors  under "<case>/": the logits of one batch after the last step, and the trained tensors that are small, as PEFT saves them
   biases.safetensors the biases of the base that has some
 
 transformers 5.23.0, peft 0.21.2, torch 2.15.0, bitsandbytes 0.50.2. Run: python test/golden/lora.py (after model.py and train.py)
 """
+import contextlib
 import json
 import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
@@ -46,6 +48,7 @@ CASES = {
     "saved-tied": dict(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"], base="tied"),
     "saved-tied-embedding": dict(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens"], base="tied"),
     "bias-lora-only": dict(bias="lora_only", target_modules=["q_proj", "o_proj", "up_proj"], base="biased"),
+    "neftune": dict(r=2, target_modules=["q_proj", "v_proj"], noise=5.0),
     "bias-all-dora": dict(bias="all", use_dora=True, target_modules=["q_proj"], base="biased", ratio=4),
 }
 
@@ -91,6 +94,49 @@ def collate(batch):
     }
 
 
+def philox(count, step, stream, seed=42):
+    """Words of Philox4x32-10: counter [block, 0, step, stream], key [seed, 0]."""
+    mask, blocks = np.uint64(0xFFFFFFFF), np.arange((count + 3) // 4, dtype=np.uint64)
+    c = [blocks, np.zeros_like(blocks), np.full_like(blocks, step), np.full_like(blocks, stream)]
+    k0, k1 = seed, 0
+    for _ in range(10):
+        p0, p1 = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
+        high0, high1 = p0 >> np.uint64(32), p1 >> np.uint64(32)
+        c = [high1 ^ c[1] ^ np.uint64(k0), p1 & mask, high0 ^ c[3] ^ np.uint64(k1), p0 & mask]
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return np.stack(c, axis=1).reshape(-1)[:count]
+
+
+class KnownNoise:
+    """Puts Temper's noise in the place of the one that transformers' hook of NEFTune draws, micro-batch by micro-batch."""
+
+    def __init__(self):
+        per_epoch = -(-len(rows) // BATCH)
+        self.places, step = [], 0
+        while step < STEPS:
+            for first in range(0, per_epoch, ACCUMULATION):
+                step += 1
+                self.places += [(step, micro, rows[BATCH * (first + micro) : BATCH * (first + micro + 1)]) for micro in range(min(ACCUMULATION, per_epoch - first))]
+
+    def __enter__(self):
+        self.uniform, places = torch.Tensor.uniform_, iter(self.places)
+
+        def draw(tensor, low, high):
+            step, micro, batch = next(places)
+            words = philox(tensor.numel(), step, micro * 4096 + 4095)
+            lines = torch.from_numpy((((words & np.uint64(0x7FFFFF)).astype(np.float64) + 0.5) / 2**22 - 1).astype(np.float32)).reshape(tensor.shape) * high
+            # Temper lays the longest row first.
+            order = sorted(range(len(batch)), key=lambda row: -len(batch[row]["input_ids"]))
+            for line, row in enumerate(order):
+                tensor[row] = lines[line]
+            return tensor
+
+        torch.Tensor.uniform_ = draw
+
+    def __exit__(self, *_):
+        torch.Tensor.uniform_ = self.uniform
+
+
 class InOrder(Trainer):
     def _get_train_sampler(self, *_):
         return SequentialSampler(self.train_dataset)
@@ -112,7 +158,7 @@ def main():
     final = {}
     for case, options in CASES.items():
         options = dict(options)
-        base, ratio = options.pop("base", "f32"), options.pop("ratio", None)
+        base, ratio, noise = options.pop("base", "f32"), options.pop("ratio", None), options.pop("noise", None)
         torch.manual_seed(3)
         model = get_peft_model(load(base), LoraConfig(**dict(r=4, lora_alpha=8, lora_dropout=0.0, task_type="CAUSAL_LM") | options))
         model.peft_config["default"].base_model_name_or_path = "base"
@@ -126,16 +172,17 @@ def main():
             arguments = TrainingArguments(
                 scratch, per_device_train_batch_size=BATCH, gradient_accumulation_steps=ACCUMULATION, max_steps=STEPS, learning_rate=LEARNING_RATE,
                 lr_scheduler_type="linear", warmup_steps=WARMUP, weight_decay=DECAY, max_grad_norm=CLIP, optim="adamw_torch", logging_steps=1,
-                save_strategy="no", report_to=[], use_cpu=True, seed=1, remove_unused_columns=False, disable_tqdm=True,
+                save_strategy="no", report_to=[], use_cpu=True, seed=1, remove_unused_columns=False, disable_tqdm=True, neftune_noise_alpha=noise,
             )
             optimizer = ratio and create_loraplus_optimizer(model, torch.optim.AdamW, lr=LEARNING_RATE, loraplus_lr_ratio=ratio, loraplus_weight_decay=DECAY, eps=1e-8)
             trainer = InOrder(model=model, args=arguments, train_dataset=rows, data_collator=collate, optimizers=(optimizer, None))
-            trainer.train()
+            with KnownNoise() if noise else contextlib.nullcontext():
+                trainer.train()
             log = [entry for entry in trainer.state.log_history if "loss" in entry]
         with torch.no_grad():  # in training mode, which changes nothing without dropout: bitsandbytes' CPU path for inference computes in bf16
             batch = collate([rows[0]])
             final[f"{case}/logits"] = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[0].contiguous()
-        expected["cases"][case] = {"base": base, **({"ratio": ratio} if ratio else {}), "trainable": trainable, "total": total, "loss": [e["loss"] for e in log], "gradNorm": [e["grad_norm"] for e in log]}
+        expected["cases"][case] = {"base": base, **({"ratio": ratio} if ratio else {}), **({"noise": noise} if noise else {}), "trainable": trainable, "total": total, "loss": [e["loss"] for e in log], "gradNorm": [e["grad_norm"] for e in log]}
         with tempfile.TemporaryDirectory() as scratch:
             save(model, Path(scratch))
             for name, tensor in load_file(Path(scratch) / "adapter_model.safetensors").items():

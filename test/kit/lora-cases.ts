@@ -18,7 +18,10 @@ export type Base = 'f32' | 'nf4' | 'int8' | 'tied' | 'biased';
 /** A run of PEFT. */
 export interface Case {
   base: Base;
+  /** Of LoRA+. */
   ratio?: number;
+  /** Alpha of NEFTune. */
+  noise?: number;
   trainable: number;
   total: number;
   loss: number[];
@@ -61,12 +64,12 @@ export async function firstLogits(llama: Llama): Promise<Float32Array> {
 
 /** Trains the adapter of a case as PEFT did. */
 export async function trainCase(name: string, changes: Parameters<typeof smallTrain>[0] = {}) {
-  const { base, ratio } = cases[name];
+  const { base, ratio, noise } = cases[name];
   const model = await loadBase(base);
   const { config, tensors } = await readPeftAdapter(goldenPath(`lora/${name}`));
   const options = Object.fromEntries(Object.entries(config).filter(([key]) => key !== 'baseModel')) as Partial<LoraConfig>;
   const lora = smallLora({ ...options, loraPlusRatio: ratio });
   const inOrder = () => Array.from({ length: rows.count }, (_unused, row) => row);
-  const { adapter, history } = await trainAdapter({ model, lora, train: smallTrain({ ...settings, ...changes }), trainRows: rows, testRows: rows, initial: tensors, order: inOrder });
+  const { adapter, history } = await trainAdapter({ model, lora, train: smallTrain({ ...settings, neftuneNoiseAlpha: noise, ...changes }), trainRows: rows, testRows: rows, initial: tensors, order: inOrder });
   return { model, adapter, steps: history.log_history.filter((entry): entry is StepLog => 'loss' in entry) };
 }
