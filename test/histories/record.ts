@@ -1,6 +1,7 @@
 /**
- * Records the histories (protobuf, temporal.api.history.v1.History) that test/temporal/replay.test.ts replays: `npx tsx test/histories/record.ts`. Run it only for a new
- * case, or when the workflow is changed on purpose and no run of the old one is left anywhere.
+ * Records the histories (protobuf, temporal.api.history.v1.History) that test/temporal/replay.test.ts replays:
+ * `npx tsx test/histories/record.ts NAME…`. Run it only for a new case, or when the workflow is changed on purpose and no run of
+ * the old one is left anywhere.
  */
 import { randomUUID } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
@@ -37,17 +38,23 @@ function withoutTraces<T>(value: T): T {
 const succeed = fakeActivities().activities.train;
 const fits = [false, true];
 
-await record('published', fakeActivities().activities, someInput({ publish: { uri: 's3://models/tuned' } }));
-await record(
-  'out-of-memory-once',
-  fakeActivities({
-    train: (request) => (fits.shift() ? succeed(request) : Promise.reject(ApplicationFailure.nonRetryable('out of memory', 'OutOfMemory'))),
-  }).activities,
-  someInput(),
-);
-await record(
-  'nan-loss-twice',
-  fakeActivities({ train: () => Promise.reject(ApplicationFailure.nonRetryable('step 7: loss: expected a number, got NaN', 'NanLoss')) }).activities,
-  someInput({ reuse: false }),
-);
+const cases: Record<string, () => [activities: StageActivities, input: FineTuneInput]> = {
+  published: () => [fakeActivities().activities, someInput({ publish: { uri: 's3://models/tuned' } })],
+  'out-of-memory-once': () => [
+    fakeActivities({
+      train: (request) => (fits.shift() ? succeed(request) : Promise.reject(ApplicationFailure.nonRetryable('out of memory', 'OutOfMemory'))),
+    }).activities,
+    someInput(),
+  ],
+  'nan-loss-twice': () => [
+    fakeActivities({ train: () => Promise.reject(ApplicationFailure.nonRetryable('step 7: loss: expected a number, got NaN', 'NanLoss')) }).activities,
+    someInput({ reuse: false }),
+  ],
+  'exported-to-hub': () => {
+    const output = { hub: { url: 'https://huggingface.co/owner/name/tree/main', commit: 'c'.repeat(40) } };
+    const publish: StageActivities['publish'] = () => Promise.resolve({ key: 'p'.repeat(64), reused: false, seconds: 1, output });
+    return [fakeActivities({ publish }).activities, someInput({ export: { gguf: ['f16'] }, publish: { hub: { repo: 'owner/name' } } })];
+  },
+};
+for (const name of process.argv.slice(2)) await record(name, ...cases[name]());
 await environment.teardown();
