@@ -28,7 +28,7 @@ const products: Record<Pass, number> = { forward: 2, queryGradient: 3, keyGradie
 const tileChoices: Record<Pass, WgmmaTiles[]> = {
   forward: tiles([2, 128, 2, 1], [2, 128, 3, 1], [2, 128, 2, 2], [2, 96, 4, 1], [2, 64, 5, 1], [3, 96, 2, 1]),
   queryGradient: tiles([2, 128, 2, 1], [2, 112, 2, 1], [2, 96, 3, 1], [2, 64, 4, 1]),
-  keyGradient: tiles([2, 80, 2, 2], [2, 80, 3, 1], [2, 80, 4, 1], [2, 64, 5, 1]),
+  keyGradient: tiles([2, 80, 2, 2], [2, 80, 3, 1], [2, 64, 3, 2], [2, 64, 4, 1]),
 };
 function tiles(...choices: [number, number, number, 1 | 2][]): WgmmaTiles[] {
   return choices.flatMap(([groups, streamed, stages, buffers], i) => (i < 2 ? [true, false] : [true]).map((turns) => ({ groups, streamed, stages, buffers, turns })));
@@ -109,7 +109,8 @@ function difference(a: Float32Array, b: Float32Array): { error: number; worst: n
     sum += gap ** 2;
     norm += b[i] ** 2;
   }
-  return { error: sum === 0 ? 0 : Math.sqrt(sum / Math.max(norm, 1e-9)), worst, wrong };
+  // Where the reference is zero but for rounding, the error is measured against values of a thousandth.
+  return { error: sum === 0 ? 0 : Math.sqrt(sum / Math.max(norm, 1e-6 * b.length)), worst, wrong };
 }
 
 function check(): void {

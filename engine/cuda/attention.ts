@@ -80,7 +80,7 @@ export const wgmmaAttention = (device: CudaDevice, tiles: AttentionTiles): Atten
       const { streamed } = tiles.forward;
       device.launch(attentionWgmmaProgram(shape, device.multiprocessors, tiles.forward), [
         ...maps(shape, [{ address: q, heads, rows: 64 }, { address: k, heads: kvHeads, rows: streamed }, { address: v, heads: kvHeads, rows: streamed }]),
-        ...pointers(out, logSum, bounds), ...workSizes(shape),
+        ...pointers(out, logSum, bounds), ...workSizes(shape, heads),
       ]);
     },
     queryGradient: (shape, { dq, delta, dOut, out, q, k, v, logSum, bounds }) => {
@@ -90,7 +90,7 @@ export const wgmmaAttention = (device: CudaDevice, tiles: AttentionTiles): Atten
         ...maps(shape, [
           { address: q, heads, rows: 64 }, { address: dOut, heads, rows: 64 }, { address: k, heads: kvHeads, rows: streamed }, { address: v, heads: kvHeads, rows: streamed },
         ]),
-        ...pointers(dq, delta, out, logSum, bounds), ...workSizes(shape),
+        ...pointers(dq, delta, out, logSum, bounds), ...workSizes(shape, heads),
       ]);
     },
     keyGradient: (shape, { dk, dv, dOut, q, k, v, logSum, delta, bounds }) => {
@@ -100,7 +100,7 @@ export const wgmmaAttention = (device: CudaDevice, tiles: AttentionTiles): Atten
         ...maps(shape, [
           { address: q, heads, rows: streamed }, { address: dOut, heads, rows: streamed }, { address: k, heads: kvHeads, rows: 64 }, { address: v, heads: kvHeads, rows: 64 },
         ]),
-        ...pointers(dk, dv, logSum, delta, bounds), ...workSizes(shape),
+        ...pointers(dk, dv, logSum, delta, bounds), ...workSizes(shape, kvHeads),
       ]);
     },
   };
@@ -109,6 +109,7 @@ export const wgmmaAttention = (device: CudaDevice, tiles: AttentionTiles): Atten
 const pointers = (...addresses: number[]): KernelArgument[] => addresses.map((pointer) => ({ pointer }));
 const scale = ({ headSize }: AttentionShape): KernelArgument => ({ f32: 1 / Math.sqrt(headSize) });
 const sizes = (shape: AttentionShape): KernelArgument[] => [shape.length, stateLength(shape.length), shape.heads, shape.kvHeads, shape.batch, scale(shape)];
-const workSizes = (shape: AttentionShape): KernelArgument[] => [
-  shape.length, stateLength(shape.length), shape.heads, shape.kvHeads, shape.batch, sectionHeads(shape), scale(shape),
+/** @param owned heads whose tiles the kernel's blocks own */
+const workSizes = (shape: AttentionShape, owned: number): KernelArgument[] => [
+  shape.length, stateLength(shape.length), shape.heads, shape.kvHeads, shape.batch, sectionHeads(shape, owned * shape.batch), scale(shape),
 ];

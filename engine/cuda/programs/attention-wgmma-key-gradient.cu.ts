@@ -38,52 +38,60 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma_dkv(
     const __grid_constant__ TensorMap vWhole, const __grid_constant__ TensorMap vLast, bf16* dk, bf16* dv,
     const float* logSum, const float* delta, const int* bounds, int length, int stateLength, int heads, int kvHeads, int batches, int section, float scale) {
   extern __shared__ unsigned char raw[];
-  __shared__ __align__(8) u64 barriers[2 * OWN + 4 * STAGES];
+  __shared__ __align__(8) u64 barriers[4 + 2 * OWN + 4 * STAGES];
+  __shared__ Slot slots[2];
   __shared__ __align__(16) float logs[STAGES * BQ], deltas[STAGES * BQ];
   u32 sK = (sharedAddress(raw) + 1023) & ~1023u, sV = sK + OWN * sharedBytes(ROWS), sQ = sV + OWN * sharedBytes(ROWS), sO = sQ + STAGES * sharedBytes(BQ);
   unsigned char* tiles = raw + (sK - sharedAddress(raw));
-  u32 fullK = sharedAddress(barriers), emptyK = fullK + 8 * OWN, fullQ = emptyK + 8 * OWN, emptyQ = fullQ + 8 * STAGES, fullO = emptyQ + 8 * STAGES, emptyO = fullO + 8 * STAGES;
+  u32 fullS = sharedAddress(barriers), emptyS = fullS + 16, fullK = emptyS + 16, emptyK = fullK + 8 * OWN, fullQ = emptyK + 8 * OWN, emptyQ = fullQ + 8 * STAGES, fullO = emptyQ + 8 * STAGES, emptyO = fullO + 8 * STAGES;
   int group = threadIdx.x >> 7, lane = threadIdx.x & 31, count = (length + ROWS - 1) / ROWS, pieces = count * kvHeads * batches, headsEach = heads / kvHeads;
   if (threadIdx.x == 0) {
-    for (int i = 0; i < OWN; i++) { barrierInit(fullK + 8 * i, 1); barrierInit(emptyK + 8 * i, GROUPS * 4); }
-    for (int i = 0; i < STAGES; i++) { barrierInit(fullQ + 8 * i, 1); barrierInit(fullO + 8 * i, 1); barrierInit(emptyQ + 8 * i, GROUPS * 4); barrierInit(emptyO + 8 * i, GROUPS * 4); }
+    initRing(fullS, 2); initRing(fullK, OWN); initRing(fullQ, STAGES); initRing(fullO, STAGES);
     fenceBarriers();
   }
   __syncthreads();
   Ring<OWN> own;
+  Ring<2> slot;
   Ring<STAGES> ring;
 
   if (group == 0) {
     fewerRegisters<COPY_REGISTERS>();
-    for (int piece = blockIdx.x; threadIdx.x < 32 && piece < pieces; piece += gridDim.x) {
-      Work work = findWork(piece, count, kvHeads, batches, section);
-      int first = work.tile * ROWS, highest = lastQuery(bounds + ((i64)batches + work.batch) * length, first, length);
-      if (highest < first) continue;
+    for (int piece = blockIdx.x; threadIdx.x < 32;) {
+      // The longest tiles first: with causal masking the first keys have the most queries.
+      Work work = findWork(min(piece, pieces - 1), count, kvHeads, batches, section);
+      int first = work.tile * ROWS, highest = lastQuery(bounds + ((i64)batches + work.batch) * length, first, length), next = 0;
+      int perHead = piece >= pieces || highest < first ? 0 : (highest - first) / BQ + 1, head = work.head * headsEach, row = first;
       if (lane == 0) {
-        waitEmpty(emptyK, own);
-        expectBytes(fullK + 8 * own.at, 2 * copiedBytes(ROWS));
-        for (int i = 0; i < GROUPS; i++) {
-          u32 at = own.at * sharedBytes(ROWS) + i * sharedBytes(64);
-          copyTile(sK + at, 64, &kWhole, &kLast, fullK + 8 * own.at, work.head, first + i * 64, work.batch);
-          copyTile(sV + at, 64, &vWhole, &vLast, fullK + 8 * own.at, work.head, first + i * 64, work.batch);
-        }
-        for (int head = work.head * headsEach; head < (work.head + 1) * headsEach; head++) {
-          i64 stateAt = ((i64)work.batch * heads + head) * stateLength;
-          for (int row = first; row <= highest; row += BQ) {
-            waitEmpty(emptyQ, ring);
-            expectBytes(fullQ + 8 * ring.at, copiedBytes(BQ) + BQ * 4);
-            copyTile(sQ + ring.at * sharedBytes(BQ), BQ, &qWhole, &qLast, fullQ + 8 * ring.at, head, row, work.batch);
-            copyBytes(sharedAddress(logs + ring.at * BQ), logSum + stateAt + row, BQ * 4, fullQ + 8 * ring.at);
-            waitEmpty(emptyO, ring);
-            expectBytes(fullO + 8 * ring.at, copiedBytes(BQ) + BQ * 4);
-            copyTile(sO + ring.at * sharedBytes(BQ), BQ, &oWhole, &oLast, fullO + 8 * ring.at, head, row, work.batch);
-            copyBytes(sharedAddress(deltas + ring.at * BQ), delta + stateAt + row, BQ * 4, fullO + 8 * ring.at);
-            ring.next();
+        offer(slots, fullS, emptyS, slot, { piece < pieces ? piece : -1, highest, perHead * headsEach });
+        if (piece < pieces) next = takePiece(pieces);
+        #pragma unroll 1
+        for (int i = 0; i < perHead * headsEach; i++) {
+          i64 at = ((i64)work.batch * heads + head) * stateLength + row;
+          waitEmpty(emptyQ, ring);
+          expectBytes(fullQ + 8 * ring.at, copiedBytes(BQ) + BQ * 4);
+          copyTile(sQ + ring.at * sharedBytes(BQ), BQ, &qWhole, &qLast, fullQ + 8 * ring.at, head, row, work.batch);
+          copyBytes(sharedAddress(logs + ring.at * BQ), logSum + at, BQ * 4, fullQ + 8 * ring.at);
+          if (i == 0) { // the keys' buffer is the last to become free
+            waitEmpty(emptyK, own);
+            expectBytes(fullK + 8 * own.at, 2 * copiedBytes(ROWS));
+            for (int j = 0; j < GROUPS; j++) {
+              u32 to = own.at * sharedBytes(ROWS) + j * sharedBytes(64);
+              copyTile(sK + to, 64, &kWhole, &kLast, fullK + 8 * own.at, work.head, first + j * 64, work.batch);
+              copyTile(sV + to, 64, &vWhole, &vLast, fullK + 8 * own.at, work.head, first + j * 64, work.batch);
+            }
+            own.next();
           }
+          waitEmpty(emptyO, ring);
+          expectBytes(fullO + 8 * ring.at, copiedBytes(BQ) + BQ * 4);
+          copyTile(sO + ring.at * sharedBytes(BQ), BQ, &oWhole, &oLast, fullO + 8 * ring.at, head, row, work.batch);
+          copyBytes(sharedAddress(deltas + ring.at * BQ), delta + at, BQ * 4, fullO + 8 * ring.at);
+          ring.next();
+          row += BQ;
+          if (row > highest) { row = first; head++; }
         }
-        own.next();
       }
-      __syncwarp();
+      if (piece >= pieces) break;
+      piece = __shfl_sync(0xffffffffu, next, 0);
     }
   } else {
     moreRegisters<COMPUTE_REGISTERS>();
@@ -91,14 +99,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma_dkv(
     float dK[DN / 2], dV[DN / 2], s[BQ / 2], p[BQ / 2], scaleLog2 = scale * LOG2E;
     u32 a[BQ / 4], b[BQ / 4];
     beginTurns(group);
-    for (int piece = blockIdx.x; piece < pieces; piece += gridDim.x) {
-      // The longest tiles first: with causal masking the first keys have the most queries.
-      Work work = findWork(piece, count, kvHeads, batches, section);
+    for (;;) {
+      Slot range = accept(slots, fullS, emptyS, slot);
+      if (range.piece < 0) break;
+      Work work = findWork(range.piece, count, kvHeads, batches, section);
       int first = work.tile * ROWS, groupRow = first + (group - 1) * 64, warpRow = groupRow + warp * 16;
       const int* ends = bounds + ((i64)batches + work.batch) * length;
-      int highest = lastQuery(ends, first, length);
       i64 at = (((i64)work.batch * length + groupRow) * kvHeads + work.head) * D, rowStride = (i64)kvHeads * D;
-      if (highest < first) {
+      if (range.steps == 0) {
         clearRows(dk + at, rowStride, length - groupRow, warp);
         clearRows(dv + at, rowStride, length - groupRow, warp);
         continue;
@@ -123,14 +131,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma_dkv(
       waitFull(fullK, own);
       if (D < DP) { clearPadding(kTile, shift, thread); clearPadding(vTile, shift, thread); fenceAsync(); syncGroup(group, 128); }
       u64 k = alongRows(sK + tileAt), v = alongRows(sV + tileAt);
-      int steps = ((highest - first) / BQ + 1) * headsEach, start = first, before = 0;
-      for (int i = 0; i < steps; i++) {
+      int start = first, before = 0;
+      for (int i = 0; i < range.steps; i++) {
         waitFull(fullQ, ring);
         awaitTurn(group);
         pin(s);
         fenceProducts();
         scoreProduct(s, k, alongRows(sQ + ring.at * sharedBytes(BQ)));
         commitProducts();
+        __syncwarp(); // all lanes have read the log-sums and row products
         waitProducts<1>(); // the sums of the tile before
         if (i > 0 && lane == 0) { arrive(emptyQ + 8 * before); arrive(emptyO + 8 * before); }
         waitFull(fullO, ring);
@@ -179,10 +188,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma_dkv(
         before = ring.at;
         ring.next();
         start += BQ;
-        if (start > highest) start = first;
+        if (start > range.end) start = first;
       }
       waitProducts<0>();
       pin(dK); pin(dV);
+      __syncwarp();
       if (lane == 0) { arrive(emptyQ + 8 * before); arrive(emptyO + 8 * before); }
       syncGroup(group, 128); // nobody reads the keys and values any more
       float scales[2] = { scale, scale }, ones[2] = { 1.f, 1.f };

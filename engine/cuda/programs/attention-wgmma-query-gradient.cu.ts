@@ -5,7 +5,7 @@
  */
 import { ceilDiv, type CudaProgram } from '../program.js';
 import type { AttentionShape } from './attention-shape.js';
-import { keyTiles, outputColumns, tilesKey, wgmmaBlock, wgmmaCommon, wgmmaGrid, wgmmaSharedBytes, type WgmmaTiles } from './attention-wgmma.cu.js';
+import { copyKeyTiles, keyTiles, outputColumns, tilesKey, wgmmaBlock, wgmmaCommon, wgmmaGrid, wgmmaSharedBytes, type WgmmaTiles } from './attention-wgmma.cu.js';
 
 /** What fits the registers. */
 export const queryGradientTiles = (headSize: number): WgmmaTiles => ({ groups: 2, streamed: headSize > 104 ? 112 : 128, stages: 2, buffers: 1, turns: true });
@@ -31,61 +31,42 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma_dq(
     const __grid_constant__ TensorMap vWhole, const __grid_constant__ TensorMap vLast, bf16* dq, float* delta, const bf16* out,
     const float* logSum, const int* bounds, int length, int stateLength, int heads, int kvHeads, int batches, int section, float scale) {
   extern __shared__ unsigned char raw[];
-  __shared__ __align__(8) u64 barriers[2 * OWN + 4 * STAGES];
+  __shared__ __align__(8) u64 barriers[4 + 2 * OWN + 4 * STAGES];
+  __shared__ Slot slots[2];
   u32 sQ = (sharedAddress(raw) + 1023) & ~1023u, sO = sQ + OWN * sharedBytes(ROWS), sK = sO + OWN * sharedBytes(ROWS), sV = sK + STAGES * sharedBytes(BN);
   unsigned char* tiles = raw + (sQ - sharedAddress(raw));
-  u32 fullQ = sharedAddress(barriers), emptyQ = fullQ + 8 * OWN, fullK = emptyQ + 8 * OWN, emptyK = fullK + 8 * STAGES, fullV = emptyK + 8 * STAGES, emptyV = fullV + 8 * STAGES;
+  u32 fullS = sharedAddress(barriers), emptyS = fullS + 16, fullQ = emptyS + 16, emptyQ = fullQ + 8 * OWN, fullK = emptyQ + 8 * OWN, emptyK = fullK + 8 * STAGES, fullV = emptyK + 8 * STAGES, emptyV = fullV + 8 * STAGES;
   int group = threadIdx.x >> 7, lane = threadIdx.x & 31, count = (length + ROWS - 1) / ROWS, pieces = count * heads * batches;
   if (threadIdx.x == 0) {
-    for (int i = 0; i < OWN; i++) { barrierInit(fullQ + 8 * i, 1); barrierInit(emptyQ + 8 * i, GROUPS * 4); }
-    for (int i = 0; i < STAGES; i++) { barrierInit(fullK + 8 * i, 1); barrierInit(fullV + 8 * i, 1); barrierInit(emptyK + 8 * i, GROUPS * 4); barrierInit(emptyV + 8 * i, GROUPS * 4); }
+    initRing(fullS, 2); initRing(fullQ, OWN); initRing(fullK, STAGES); initRing(fullV, STAGES);
     fenceBarriers();
   }
   __syncthreads();
   Ring<OWN> own;
+  Ring<2> slot;
   Ring<STAGES> ring;
 
   if (group == 0) {
     fewerRegisters<COPY_REGISTERS>();
-    for (int piece = blockIdx.x; threadIdx.x < 32 && piece < pieces; piece += gridDim.x) {
-      Work work = findWork(piece, count, heads, batches, section);
-      int first = (count - 1 - work.tile) * ROWS, kvHead = work.head / (heads / kvHeads);
-      KeyTiles range = keyTiles(bounds + (i64)work.batch * length, first, length);
-      if (range.steps == 0) continue;
-      if (lane == 0) {
-        waitEmpty(emptyQ, own);
-        expectBytes(fullQ + 8 * own.at, 2 * copiedBytes(ROWS));
-        for (int i = 0; i < GROUPS; i++) {
-          u32 at = own.at * sharedBytes(ROWS) + i * sharedBytes(64);
-          copyTile(sQ + at, 64, &qWhole, &qLast, fullQ + 8 * own.at, work.head, first + i * 64, work.batch);
-          copyTile(sO + at, 64, &oWhole, &oLast, fullQ + 8 * own.at, work.head, first + i * 64, work.batch);
-        }
-        for (int i = 1; i <= range.steps; i++) {
-          int row = (range.end - i) * BN;
-          waitEmpty(emptyK, ring);
-          expectBytes(fullK + 8 * ring.at, copiedBytes(BN));
-          copyTile(sK + ring.at * sharedBytes(BN), BN, &kWhole, &kLast, fullK + 8 * ring.at, kvHead, row, work.batch);
-          waitEmpty(emptyV, ring);
-          expectBytes(fullV + 8 * ring.at, copiedBytes(BN));
-          copyTile(sV + ring.at * sharedBytes(BN), BN, &vWhole, &vLast, fullV + 8 * ring.at, kvHead, row, work.batch);
-          ring.next();
-        }
-        own.next();
-      }
-      __syncwarp();
-    }
+    ${copyKeyTiles(`
+            expectBytes(fullQ + 8 * own.at, 2 * copiedBytes(ROWS));
+            for (int j = 0; j < GROUPS; j++) {
+              u32 at = own.at * sharedBytes(ROWS) + j * sharedBytes(64);
+              copyTile(sQ + at, 64, &qWhole, &qLast, fullQ + 8 * own.at, work.head, first + j * 64, work.batch);
+              copyTile(sO + at, 64, &oWhole, &oLast, fullQ + 8 * own.at, work.head, first + j * 64, work.batch);
+            }`)}
   } else {
     moreRegisters<COMPUTE_REGISTERS>();
     int thread = threadIdx.x & 127, warp = thread >> 5, g = lane >> 2, t = lane & 3;
     float d[DN / 2], s[BN / 2], p[BN / 2], scaleLog2 = scale * LOG2E;
     u32 a[BN / 4];
     beginTurns(group);
-    for (int piece = blockIdx.x; piece < pieces; piece += gridDim.x) {
-      // The longest tiles first: with causal masking the last queries have the most keys.
-      Work work = findWork(piece, count, heads, batches, section);
+    for (;;) {
+      Slot range = accept(slots, fullS, emptyS, slot);
+      if (range.piece < 0) break;
+      Work work = findWork(range.piece, count, heads, batches, section);
       int first = (count - 1 - work.tile) * ROWS, groupRow = first + (group - 1) * 64, warpRow = groupRow + warp * 16;
       const int* begins = bounds + (i64)work.batch * length;
-      KeyTiles range = keyTiles(begins, first, length);
       i64 at = (((i64)work.batch * length + groupRow) * heads + work.head) * D, stateAt = ((i64)work.batch * heads + work.head) * stateLength;
       if (range.steps == 0) {
         clearRows(dq + at, (i64)heads * D, length - groupRow, warp);

@@ -1,6 +1,6 @@
 /*
  * What attention's kernels for Hopper have in common. A block has one warpgroup that orders copies (one thread of it does) and two or
- * three that compute, 64 rows each. It does one piece of work after the other: own tiles that stay, in one or two buffers, and tiles
+ * three that compute, 64 rows each. It takes one piece of work after the other from a counter: own tiles that stay, in one or two buffers, and tiles
  * that stream past them in stages, each with a barrier for "full" and one for "empty", so that copies run ahead into the next piece. Tiles are copied
  * in whole steps of 16 columns, from a multiple of 8 on (at others the copy engine stops with an illegal instruction): with a head size of
  * 100 an odd head begins 4 columns into its tile. What is left and right of it is other heads': the tiles that stay in shared
@@ -55,10 +55,11 @@ export const fitsCopyEngine = ({ heads, kvHeads, headSize }: AttentionShape): bo
 /** Registers of a thread that orders copies, and of one that computes: 64 Ki for all. */
 const registers = (groups: number) => (groups === 2 ? [40, 232] : [32, 160]);
 
-/** Heads whose tiles are started together, the longest first: their keys and values stay in the L2 cache meanwhile. */
-const SECTION_BYTES = 16 << 20;
+/** Two tensors' rows of the heads whose tiles are started together, the longest first: they stay in the L2 cache meanwhile. */
+const SECTION_BYTES = 32 << 20;
 
-export const sectionHeads = ({ length, headSize }: AttentionShape): number => Math.max(1, Math.floor(SECTION_BYTES / (4 * length * headSize)));
+/** Heads of a section, of `pairs` heads in all rows of the batch. */
+export const sectionHeads = ({ length, headSize }: AttentionShape, pairs: number): number => ceilDiv(pairs, ceilDiv(pairs * 4 * length * headSize, SECTION_BYTES));
 
 /** The part of a kernel's key that names its tiles. */
 export const tilesKey = ({ groups, streamed, stages, buffers, turns }: WgmmaTiles): string => `${groups}x${streamed}x${stages}x${buffers}${turns ? '_turns' : ''}`;
@@ -156,13 +157,39 @@ __device__ __forceinline__ void clearRows(bf16* to, i64 rowStride, int rows, int
     if (row < rows) storePack<VALUES>(to + row * rowStride + i % UNITS * VALUES, Pack<bf16, VALUES>{});
   }
 }
-/** A piece of work: which tile of which head. Sections of heads, in them the tiles, in them the heads. */
+/** Which tile of which head a piece of work is: sections of heads, in them the tiles, in them the heads. */
 struct Work { int tile, head, batch; };
 __device__ __forceinline__ Work findWork(int piece, int tiles, int heads, int batches, int section) {
   int pairs = heads * batches, from = piece / (section * tiles), rest = piece - from * section * tiles;
   int width = min(section, pairs - from * section), pair = from * section + rest % width;
   return { rest / width, pair % heads, pair / heads };
 }
+/** Pieces that were asked for beyond each block's first. */
+__device__ u32 asked;
+/** The next piece that nobody has; the last block to ask makes the counter ready for the next launch. */
+__device__ __forceinline__ int takePiece(int pieces) {
+  u32 before = atomicAdd(&asked, 1u);
+  if (before == pieces - 1) asked = 0;
+  return before + gridDim.x;
+}
+/** What the copying warp tells the others: a piece (-1: no more), the end of its range of streamed tiles, and their number. */
+struct Slot { int piece, end, steps; };
+__device__ __forceinline__ void offer(Slot* slots, u32 full, u32 empty, Ring<2>& ring, const Slot& slot) {
+  waitEmpty(empty, ring);
+  slots[ring.at] = slot;
+  arrive(full + 8 * ring.at);
+  ring.next();
+}
+__device__ __forceinline__ Slot accept(const Slot* slots, u32 full, u32 empty, Ring<2>& ring) {
+  waitFull(full, ring);
+  Slot slot = slots[ring.at];
+  __syncwarp();
+  if ((threadIdx.x & 31) == 0) arrive(empty + 8 * ring.at);
+  ring.next();
+  return slot;
+}
+/** Barriers of a ring of n buffers: full ones, then empty ones. */
+__device__ __forceinline__ void initRing(u32 barriers, int n) { for (int i = 0; i < n; i++) { barrierInit(barriers + 8 * i, 1); barrierInit(barriers + 8 * (n + i), GROUPS * 4); } }
 `}`;
 };
 
@@ -178,3 +205,33 @@ __device__ __forceinline__ KeyTiles keyTiles(const int* begins, int first, int l
   return { end, lowest == SEES_NOTHING ? 0 : end - lowest / STREAMED };
 }
 `;
+
+/** What the copying warp of a kernel that owns queries does. @param copyOwn announces and copies the own tiles of `work` into the buffer `own` */
+export const copyKeyTiles = (copyOwn: string): string => /* cuda */ `for (int piece = blockIdx.x; threadIdx.x < 32;) {
+      // The longest tiles first: with causal masking the last queries have the most keys.
+      Work work = findWork(min(piece, pieces - 1), count, heads, batches, section);
+      int first = (count - 1 - work.tile) * ROWS, kvHead = work.head / (heads / kvHeads), next = 0;
+      KeyTiles range = keyTiles(bounds + (i64)work.batch * length, first, length);
+      if (piece >= pieces) range.steps = 0;
+      if (lane == 0) {
+        offer(slots, fullS, emptyS, slot, { piece < pieces ? piece : -1, range.end, range.steps });
+        if (piece < pieces) next = takePiece(pieces);
+        #pragma unroll 1
+        for (int i = 1; i <= range.steps; i++) {
+          int row = (range.end - i) * BN;
+          waitEmpty(emptyK, ring);
+          expectBytes(fullK + 8 * ring.at, copiedBytes(BN));
+          copyTile(sK + ring.at * sharedBytes(BN), BN, &kWhole, &kLast, fullK + 8 * ring.at, kvHead, row, work.batch);
+          if (i == 1) { // the queries' buffer is the last to become free
+            waitEmpty(emptyQ, own);${copyOwn}
+            own.next();
+          }
+          waitEmpty(emptyV, ring);
+          expectBytes(fullV + 8 * ring.at, copiedBytes(BN));
+          copyTile(sV + ring.at * sharedBytes(BN), BN, &vWhole, &vLast, fullV + 8 * ring.at, kvHead, row, work.batch);
+          ring.next();
+        }
+      }
+      if (piece >= pieces) break;
+      piece = __shfl_sync(0xffffffffu, next, 0);
+    }`;
