@@ -33,6 +33,7 @@ for (const name of ['koffi', '@koromix/koffi-linux-x64']) {
     filter: (path) => !/\/(doc|vendor|musl_x64|lib)$|\.(md|txt|cc|hh|cjs\.map)$/.test(path),
   });
 }
+cpSync(join('bench', 'peers'), join(out, 'peers'), { recursive: true });
 if (!existsSync(join(out, 'node.xz'))) {
   cpSync(process.execPath, join(out, 'node'));
   execFileSync('strip', [join(out, 'node')]);

@@ -1,7 +1,7 @@
 /**
  * The article's arm 3 through the trainer itself (engine/train): 4,750 synthetic rows and 250 test rows, batch 4 x accumulation 4,
  * r = 8 on all eight modules, dropout 0.05, 3 epochs, an evaluation after each. Row lengths lie between 60 and 256 tokens, 150 in
- * the mean. Says how long training took, evaluations included, and whether memory was used as planned: gpu-article [MODEL] [STEPS]
+ * the mean. Says how long training took, evaluations included, and whether memory was used as planned: gpu-article [MODEL] [STEPS] [tune]
  */
 import { findBackend } from '@tensorflow/tfjs-core';
 import { loraSchema, trainSchema } from '../contracts/fine-tune-config.js';
@@ -17,8 +17,9 @@ const ROWS = 4750, TEST_ROWS = 250, EPOCHS = 3, BATCH = 4, ACCUMULATION = 4;
 
 registerCudaBackend();
 console.log((await selectBackend('cuda')).description);
-const { device } = findBackend('cuda') as CudaBackend;
-const [what = 'open-llama-3b-v2', steps] = process.argv.slice(2);
+const { device, products } = findBackend('cuda') as CudaBackend;
+const [what = 'open-llama-3b-v2', steps, tune] = process.argv.slice(2);
+products.tune = tune === 'tune';
 const config = modelShapes[what as keyof typeof modelShapes];
 
 let state = 7;

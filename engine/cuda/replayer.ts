@@ -45,8 +45,11 @@ export class CudaReplayer implements Replayer {
   }
 
   settle(weights: readonly FrozenWeight[]): void {
-    for (const weight of weights) if (weight.kind === 'dense') this.backend.convert(weight.value, 'bf16');
-    this.backend.device.memory.trim();
+    for (const weight of weights) {
+      if (weight.kind !== 'dense' || weight.trained) continue;
+      this.backend.convert(weight.value, 'bf16');
+      this.backend.device.memory.trim(); // before the next one takes part of what became free
+    }
   }
 
   memory(): { inUse: number; workspace: number; free: number } {

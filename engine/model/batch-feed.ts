@@ -11,9 +11,9 @@ export interface DeviceBatch {
   ids: Tensor2D;
   segments: Tensor2D;
   rope: RopeTables;
-  /** int32 [M]: positions that the loss counts, then padding. */
+  /** int32 [M]: positions that the loss counts, then padding. Empty: all positions as they are. */
   places: Tensor1D;
-  /** int32 [M]: the token that follows each; negative in the padding. */
+  /** int32 [M], or for all positions: the token that follows each; negative where the loss does not count it. */
   targets: Tensor1D;
   /** Magnitude of the noise on the embeddings; absent where none is drawn. */
   noise?: Scalar;
@@ -53,16 +53,11 @@ export class BatchFeed {
 
   /** To be disposed by the caller. */
   upload({ shape, inputIds, positions, segments, labels }: LabelledBatch): Tensor[] {
-    const places = Int32Array.from(labels.keys()).filter((place) => labels[place] >= 0);
-    const count = this.padsCounted ? paddedCount(places.length, labels.length) : places.length;
-    const padded = new Int32Array(count);
-    padded.set(places);
-    const targets = new Int32Array(count).fill(-1);
-    places.forEach((place, i) => (targets[i] = labels[place]));
+    const { places, targets } = this.countedOf(labels);
     const rope = this.tables ? [tensor1d(positions, 'int32')] : Object.values(ropeTables(this.config, positions, shape));
     const alpha = this.neftuneNoiseAlpha;
     const noise = alpha === undefined ? [] : [scalar(alpha / Math.sqrt((positions.reduce((a, b) => Math.max(a, b)) + 1) * this.config.hiddenSize))];
-    return [tensor2d(inputIds, shape, 'int32'), tensor2d(segments, shape, 'int32'), tensor1d(padded, 'int32'), tensor1d(targets, 'int32'), ...noise, ...(rope as Tensor[])];
+    return [tensor2d(inputIds, shape, 'int32'), tensor2d(segments, shape, 'int32'), tensor1d(places, 'int32'), tensor1d(targets, 'int32'), ...noise, ...(rope as Tensor[])];
   }
 
   /** A batch out of its tensors; to be called within a tidy. */
@@ -74,6 +69,16 @@ export class BatchFeed {
 
   dispose(): void {
     for (const tensor of this.constants) tensor.dispose();
+  }
+
+  private countedOf(labels: Int32Array): { places: Int32Array; targets: Int32Array } {
+    const counted = Int32Array.from(labels.keys()).filter((place) => labels[place] >= 0);
+    const size = this.padsCounted ? paddedCount(counted.length, labels.length) : counted.length;
+    if (this.padsCounted && size === labels.length) return { places: new Int32Array(0), targets: labels };
+    const places = new Int32Array(size), targets = new Int32Array(size).fill(-1);
+    places.set(counted);
+    counted.forEach((place, i) => (targets[i] = labels[place]));
+    return { places, targets };
   }
 
   private angles(shape: [number, number], rope: Tensor[]): RopeTables {

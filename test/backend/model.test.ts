@@ -58,4 +58,13 @@ describe('a LLaMA with grouped heads', () => {
     expect(errors).toHaveLength(2 * (7 * 2 + 1));
     expect(errors.filter(([, error]) => !(error < 1e-4))).toEqual([]);
   });
+
+  it('gives the same, whatever the counted positions are padded to', async () => {
+    const few = { ...batch, labels: batch.labels.map((label, place) => (place % 5 === 0 ? label : -100)) };
+    for (const labels of [batch.labels, few.labels]) {
+      const [plain, padded] = [false, true].map((padsCounted) => batchGradients({ model, adapter }, { ...batch, labels }, { weight: 1, padsCounted }));
+      expect((await padded.loss.data())[0] / (await plain.loss.data())[0]).toBeCloseTo(1, 5);
+      padded.gradients.forEach((gradient, i) => expect(relativeError(gradient.dataSync(), plain.gradients[i].dataSync())).toBeLessThan(1e-5));
+    }
+  });
 });
