@@ -1,5 +1,4 @@
 /* The small parts of a decode step: embedding, RMSNorm with the down projections of the LoRA branches behind it, and the rows' state. */
-import { overlapFunctions } from '../overlapping-launch.js';
 import { ceilDiv, type CudaProgram } from '../program.js';
 
 /** Rows of the state, each with a value a row of the batch: see `decodeStateRows`. */
@@ -13,12 +12,8 @@ export const decodeEmbeddingProgram = (rows: number, width: number): CudaProgram
   entry: 'decode_embedding',
   grid: [ceilDiv(width, 256 * 4), rows, 1],
   block: [256, 1, 1],
-  overlaps: true,
-  source: () => overlapFunctions + /* cuda */ `
+  source: () => /* cuda */ `
 extern "C" __global__ void decode_embedding(float* out, const bf16* table, const int* tokens, int width) {
-  // In this order: what begins after this kernel may count on the step before being over, and reads its positions and cache at once.
-  waitForPrevious();
-  letNextBegin();
   int at = (blockIdx.x * 256 + threadIdx.x) * 4;
   if (at >= width) return;
   Pack<bf16, 4> x = loadPack<4>(table + (i64)tokens[blockIdx.y] * width + at);
@@ -54,13 +49,10 @@ export function decodeLowProgram({ rows, inner, ranks, normalized }: DecodeLowSh
     entry: 'decode_low',
     grid: [Math.max(1, ceilDiv(total, each)), rows, 1],
     block: [LOW_THREADS, 1, 1],
-    overlaps: true,
-    source: () => overlapFunctions + /* cuda */ `
+    source: () => /* cuda */ `
 constexpr int INNER = ${inner}, VECTORS = ${vectors};
 extern "C" __global__ void __launch_bounds__(${LOW_THREADS}) decode_low(float* low, bf16* normed, const ${normalized ? 'float' : 'bf16'}* x, const float* weight, float eps${ranks.map((_, i) => `, const float* a${i}, float scale${i}`).join('')}) {
-  letNextBegin();
   int row = blockIdx.y;
-  waitForPrevious();
   const ${normalized ? 'float' : 'bf16'}* in = x + (i64)row * INNER;
   float v[VECTORS][4];
   #pragma unroll
