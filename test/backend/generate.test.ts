@@ -1,12 +1,14 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { memory } from '@tensorflow/tfjs-core';
+import { argMax, memory, slice } from '@tensorflow/tfjs-core';
 import type { Tokenizer } from '../../engine/formats/tokenizer.js';
 import { generate, type GenerateOptions } from '../../engine/model/generate.js';
 import { loadPeft } from '../../engine/model/peft.js';
-import type { Llama } from '../../engine/model/llama.js';
+import { LoraAdapter } from '../../engine/model/adapter.js';
+import { logits, type Llama } from '../../engine/model/llama.js';
+import { adaptedModel } from '../../engine/model/trained-parts.js';
 import { selectBackend } from '../../engine/tensor/backends.js';
 import { goldenPath, readGolden } from '../kit/golden.js';
-import { loadSmallModel } from '../kit/small-model.js';
+import { loadSmallModel, smallLora } from '../kit/small-model.js';
 
 /** A token is written as its number. */
 const numbers = {
@@ -34,6 +36,26 @@ describe('generate', () => {
     const { model, adapter } = llama;
     const answers = await generate({ model, adapter: kind === 'base' ? undefined : adapter }, numbers, prompts, { maxNewTokens: 12, stopIds: [] });
     expect(answers.map(({ ids }) => ids)).toEqual([0, 1].map((row) => Array.from(golden(`greedy_${kind}_${row}`).data)));
+  });
+
+  it('sees what an adapter trains beside low-rank branches: the answer is that of the whole model read anew for each token', async () => {
+    const { model } = llama;
+    const options = smallLora({ targetModules: ['q_proj', 'down_proj', 'k_proj'], useDora: true, modulesToSave: ['embed_tokens', 'lm_head'] });
+    const drawn = LoraAdapter.create(model.config, options, 1, model);
+    const values = new Map([...(await drawn.values())].map(([name, tensor]) => [name, { ...tensor, values: tensor.values.map((value, i) => value + 0.1 * Math.sin(i)) }]));
+    const adapter = LoraAdapter.fromTensors(model.config, options, values);
+    const tuned: Llama = { model: adaptedModel(model, adapter), adapter };
+    const [answer] = await generate(tuned, numbers, [prompts[0]], { maxNewTokens: 8, stopIds: [] });
+    const ids = [...prompts[0]];
+    for (let step = 0; step < 8; step++) {
+      const inputIds = Int32Array.from(ids);
+      const scores = logits(tuned, { shape: [1, ids.length], inputIds, positions: inputIds.map((_, i) => i), segments: inputIds.map(() => 1) });
+      const [next] = (await argMax(slice(scores, [ids.length - 1, 0], [1, -1]), 1).data()) as Int32Array;
+      ids.push(next);
+    }
+    expect(answer.ids).toEqual(ids.slice(prompts[0].length));
+    const [plain] = await generate({ model }, numbers, [prompts[0]], { maxNewTokens: 8, stopIds: [] });
+    expect(answer.ids).not.toEqual(plain.ids);
   });
 
   it('goes on the same way when the recent part of the cache is joined to the rest', async () => {
