@@ -2,7 +2,7 @@ import type { FineTuneConfig } from '../contracts/fine-tune-config.js';
 import { nearest } from '../contracts/nearest.js';
 import type { Problem } from '../contracts/pipeline.js';
 import type { LlamaConfig } from '../engine/formats/llama-config.js';
-import { loraProblems } from '../engine/formats/lora-modules.js';
+import { loraProblems } from '../engine/formats/lora-problems.js';
 
 /** All that the configuration asks of a model and that it cannot give. */
 export function modelProblems({ lora, format, evaluate }: FineTuneConfig, model: LlamaConfig): Problem[] {

@@ -1,7 +1,7 @@
 /** The modules that an adapter's options select, matched as PEFT matches its LoraConfig (tuners/tuners_utils.py, check_target_module_exists). */
 import { blockModules, type LlamaConfig } from './llama-config.js';
-import { modules, targetModules, type Module } from './linear-modules.js';
-import { savableModules, type LoraOptions, type LoraTargets } from './lora-options.js';
+import { modules, type Module } from './linear-modules.js';
+import type { LoraOptions, LoraTargets } from './lora-options.js';
 
 /** A linear layer with a LoRA branch. */
 export interface AdaptedModule extends Module {
@@ -11,12 +11,6 @@ export interface AdaptedModule extends Module {
   alpha: number;
   /** What the branch is multiplied by. */
   scale: number;
-}
-
-/** One thing wrong with the options. `path` starts at the option: `targetModules[2]`. */
-export interface OptionProblem {
-  path: string;
-  message: string;
 }
 
 /** The name for every linear layer but the head. */
@@ -49,17 +43,19 @@ export const spelledTargets = ({ targetModules: targets }: LoraTargets): string 
 /** The targets in words. */
 export const describeTargets = ({ targetModules: targets }: LoraTargets): string => (typeof targets === 'string' ? targets : targets.join(', '));
 
-const endsWithName = (path: string, name: string): boolean => path === name || path.endsWith(`.${name}`);
+/** Whether a module's name is `name` or ends in it, from a dot on. */
+export const endsWithName = (path: string, name: string): boolean => path === name || path.endsWith(`.${name}`);
 const matches = (names: string | readonly string[], path: string): boolean =>
   typeof names === 'string' ? wholeName(names).test(path) : names.some((name) => endsWithName(path, name));
 
-function isTargeted({ targetModules: targets, layersToTransform }: LoraTargets, path: string): boolean {
+/** Whether the targets name a module; it may be left out again. */
+export function isTargeted({ targetModules: targets, layersToTransform }: LoraTargets, path: string): boolean {
   if (targets === allLinear) return path !== 'lm_head' && isInLayers(layersToTransform, path);
   if (typeof targets === 'string') return matches(targets, path);
   return targets.includes(path) || (matches(targets, path) && isInLayers(layersToTransform, path));
 }
 
-const isExcluded = ({ excludeModules }: LoraTargets, path: string): boolean => excludeModules !== undefined && matches(excludeModules, path);
+export const isExcluded = ({ excludeModules }: LoraTargets, path: string): boolean => excludeModules !== undefined && matches(excludeModules, path);
 
 function isInLayers(layers: readonly number[] | undefined, path: string): boolean {
   if (layers === undefined) return true;
@@ -67,138 +63,15 @@ function isInLayers(layers: readonly number[] | undefined, path: string): boolea
   return layer !== undefined && layers.includes(Number(layer));
 }
 
-const wholeName = (pattern: string): RegExp => new RegExp(`^(?:${pattern})$`, 'u');
+/** Throws SyntaxError for what is no regular expression. */
+export const wholeName = (pattern: string): RegExp => new RegExp(`^(?:${pattern})$`, 'u');
 const endOfName = (pattern: string): RegExp => new RegExp(`^(?:.*\\.)?(?:${pattern})$`, 'u');
 
-const patternOf = (patterns: Readonly<Record<string, number>> = {}, path: string): string | undefined =>
+/** The pattern that counts for a module. */
+export const patternOf = (patterns: Readonly<Record<string, number>> = {}, path: string): string | undefined =>
   Object.keys(patterns).find((pattern) => endOfName(pattern).test(path));
 
 function patternValue(patterns: Readonly<Record<string, number>> | undefined, path: string): number | undefined {
   const pattern = patternOf(patterns, path);
   return pattern === undefined ? undefined : patterns![pattern];
-}
-
-/**
- * Everything in the options that this model cannot be given. PEFT passes over names and patterns that match nothing and settings
- * that take no effect; here each of them is a problem.
- * @param suggest a known name that a wrong one may stand for
- */
-export function loraProblems(config: LlamaConfig, options: LoraOptions, suggest: (name: string, known: readonly string[]) => string | undefined = () => undefined): OptionProblem[] {
-  const broken = [
-    ...regexProblems('targetModules', options.targetModules), ...regexProblems('excludeModules', options.excludeModules),
-    ...patternProblems('rankPattern', options.rankPattern), ...patternProblems('alphaPattern', options.alphaPattern),
-  ];
-  if (broken.length > 0) return broken;
-  return [
-    ...nameProblems(config, options, suggest), ...layerProblems(config, options), ...unusedPatterns(config, options),
-    ...rankProblems(config, options), ...savedProblems(config, options), ...biasProblems(config, options),
-  ];
-}
-
-function regexProblems(path: string, value: string | readonly string[] | undefined): OptionProblem[] {
-  return typeof value === 'string' && value !== allLinear ? brokenRegex(path, value) : [];
-}
-
-const patternProblems = (path: string, patterns: Readonly<Record<string, number>> = {}): OptionProblem[] =>
-  Object.keys(patterns).flatMap((pattern) => brokenRegex(`${path}.${pattern}`, pattern));
-
-function brokenRegex(path: string, pattern: string): OptionProblem[] {
-  try {
-    wholeName(pattern);
-    return [];
-  } catch (error) {
-    return [{ path, message: `expected a regular expression, got '${pattern}': ${(error as Error).message.replace(/^.*: /, '')}` }];
-  }
-}
-
-/** What stands beside the linear layers under a name that a regular expression can match. */
-const otherModules = (config: LlamaConfig): string[] => [
-  'model', 'model.embed_tokens', 'model.layers', 'model.norm', 'model.rotary_emb',
-  ...Array.from({ length: config.layers }, (_, layer) => ['', '.self_attn', '.mlp', '.mlp.act_fn', '.input_layernorm', '.post_attention_layernorm'].map((part) => `model.layers.${layer}${part}`)).flat(),
-];
-
-function nameProblems(config: LlamaConfig, options: LoraTargets, suggest: (name: string, known: readonly string[]) => string | undefined): OptionProblem[] {
-  const { targetModules: targets, excludeModules: excluded } = options;
-  const paths = modules(config).map(({ path }) => path);
-  const has = `this model has: ${targetModules.join(', ')}`;
-  const unknown = (name: string): string => {
-    if (endsWithName('model.embed_tokens', name)) return `expected linear layers, got '${name}', the embedding; modulesToSave trains it in full`;
-    const guess = suggest(name, targetModules);
-    return `unknown module '${name}'${guess ? `, did you mean '${guess}'?` : ';'} ${has}`;
-  };
-  const inList = (path: string, names: readonly string[]): OptionProblem[] => names.flatMap((name, i) => {
-    if (!paths.some((known) => endsWithName(known, name))) return [{ path: `${path}[${i}]`, message: unknown(name) }];
-    return names.indexOf(name) < i ? [{ path: `${path}[${i}]`, message: `expected every module once, got '${name}' twice` }] : [];
-  });
-  const problems: OptionProblem[] = [];
-  if (typeof targets !== 'string') {
-    problems.push(...inList('targetModules', targets));
-    if (targets.length === 0) problems.push({ path: 'targetModules', message: 'expected at least one, got none' });
-  } else if (targets !== allLinear) {
-    const other = otherModules(config).find((path) => wholeName(targets).test(path));
-    if (!paths.some((path) => wholeName(targets).test(path))) problems.push({ path: 'targetModules', message: `expected ${allLinear} or a regular expression that matches whole names of linear layers, such as ${paths[0]}, got '${targets}'; ${has}` });
-    else if (other !== undefined) problems.push({ path: 'targetModules', message: `expected to match linear layers alone, got '${targets}', which matches ${other} too` });
-  }
-  if (excluded !== undefined) {
-    const useless = { path: 'excludeModules', message: `expected to leave out some of the targets, got ${JSON.stringify(excluded)}, which leaves out none` };
-    if (typeof excluded !== 'string') problems.push(...inList('excludeModules', excluded));
-    if (problems.length === 0 && !paths.some((path) => isTargeted(options, path) && isExcluded(options, path))) problems.push(useless);
-    if (problems.length === 0 && adaptedModules(config, options).length === 0) problems.push({ path: 'excludeModules', message: 'expected to leave some of the targets, got a pattern for all of them' });
-  }
-  return problems;
-}
-
-function layerProblems(config: LlamaConfig, { layersToTransform: layers, targetModules: targets }: LoraTargets): OptionProblem[] {
-  if (layers === undefined) return [];
-  if (typeof targets === 'string' && targets !== allLinear) {
-    return [{ path: 'layersToTransform', message: `expected a list of targetModules with it, got a regular expression, '${targets}', which can name the layers itself` }];
-  }
-  const problems = layers.flatMap((layer, i) => {
-    if (layer >= config.layers) return [{ path: `layersToTransform[${i}]`, message: `expected less than ${config.layers}, the number of layers, got ${layer}` }];
-    return layers.indexOf(layer) < i ? [{ path: `layersToTransform[${i}]`, message: `expected every layer once, got ${layer} twice` }] : [];
-  });
-  if (layers.length === 0) problems.push({ path: 'layersToTransform', message: 'expected at least one layer, got none' });
-  if (targets !== allLinear && targets.includes('lm_head')) problems.push({ path: 'layersToTransform', message: 'expected no lm_head among the targetModules, got it, which is in no layer' });
-  return problems;
-}
-
-function unusedPatterns(config: LlamaConfig, options: LoraTargets): OptionProblem[] {
-  const adapted = adaptedModules(config, options);
-  const unused = (path: string, patterns: Readonly<Record<string, number>> = {}): OptionProblem[] =>
-    Object.keys(patterns)
-      .filter((pattern) => !adapted.some((module) => patternOf(patterns, module.path) === pattern))
-      .map((pattern) => ({ path: `${path}.${pattern}`, message: 'expected to match an adapted module before other patterns do, got a pattern that sets none' }));
-  return adapted.length === 0 ? [] : [...unused('rankPattern', options.rankPattern), ...unused('alphaPattern', options.alphaPattern)];
-}
-
-function rankProblems(config: LlamaConfig, options: LoraTargets): OptionProblem[] {
-  const tooLarge = new Map<string, AdaptedModule>();
-  for (const module of adaptedModules(config, options)) {
-    const pattern = patternOf(options.rankPattern, module.path);
-    const path = pattern === undefined ? 'rank' : `rankPattern.${pattern}`;
-    const side = Math.min(...module.shape);
-    if (module.rank >= side && side < Math.min(...(tooLarge.get(path)?.shape ?? [Infinity]))) tooLarge.set(path, module);
-  }
-  return [...tooLarge].map(([path, { target, shape, rank }]) => ({
-    path, message: `expected less than ${Math.min(...shape)}, the smaller side of ${target} [${shape.join('×')}], got ${rank}`,
-  }));
-}
-
-function savedProblems(config: LlamaConfig, options: LoraTargets): OptionProblem[] {
-  const { modulesToSave: saved = [] } = options;
-  return saved.flatMap((name, i) => {
-    const path = `modulesToSave[${i}]`;
-    if (!savableModules.includes(name)) return [{ path, message: `expected ${savableModules.join(' or ')}, got '${String(name)}'` }];
-    if (saved.indexOf(name) < i) return [{ path, message: `expected every module once, got '${name}' twice` }];
-    const targeted = adaptedModules(config, options).some((module) => module.path === name);
-    return targeted ? [{ path, message: `expected no module that targetModules adapts, got '${name}'` }] : [];
-  });
-}
-
-function biasProblems(config: LlamaConfig, options: LoraOptions): OptionProblem[] {
-  const { bias = 'none' } = options;
-  if (bias === 'none' || biasedModules(config, options).length > 0) return [];
-  const { biases = [] } = config;
-  const reason = biases.length === 0 ? `as linear layers of ${config.architecture} have none` : `as of the linear layers ${biases.join(', ')} alone have one`;
-  return [{ path: 'bias', message: `expected none, ${reason}, got ${bias}` }];
 }

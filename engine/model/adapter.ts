@@ -1,8 +1,9 @@
 import { tensor, tidy, variable, type Tensor, type Tensor1D, type Tensor2D, type Variable } from '@tensorflow/tfjs-core';
 import { EngineError } from '../errors.js';
 import type { LlamaConfig } from '../formats/llama-config.js';
-import { adaptedModules, biasedModules, describeTargets, loraProblems, type AdaptedModule } from '../formats/lora-modules.js';
+import { adaptedModules, biasedModules, describeTargets, type AdaptedModule } from '../formats/lora-modules.js';
 import type { LoraOptions, SavableModule } from '../formats/lora-options.js';
+import { loraProblems } from '../formats/lora-problems.js';
 import { peftBiasName, peftMagnitudeName, peftSavedName, peftTensorName, type PeftTensor } from '../formats/peft-adapter.js';
 import type { PhiloxKey } from '../random/philox.js';
 import type { LoraBranch } from '../tensor/lora.js';

@@ -2,8 +2,9 @@ import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { nearest } from '../../contracts/nearest.js';
 import type { LlamaConfig } from '../../engine/formats/llama-config.js';
-import { adaptedModules, biasedModules, loraProblems, spelledTargets } from '../../engine/formats/lora-modules.js';
+import { adaptedModules, biasedModules, spelledTargets } from '../../engine/formats/lora-modules.js';
 import type { LoraOptions } from '../../engine/formats/lora-options.js';
+import { loraProblems } from '../../engine/formats/lora-problems.js';
 import { describeModel } from '../../engine/formats/open-model.js';
 
 let model: LlamaConfig;
