@@ -38,7 +38,8 @@ export class CudaReplayer implements Replayer {
     }
   }
 
-  choose({ copies, offload, plan }: MemoryChoices): void {
+  choose({ copies, offload, tune = false, plan }: MemoryChoices): void {
+    this.backend.products.tune ||= tune;
     this.backend.keepDequantized = copies ? 'always' : 'never';
     this.offload = offload;
     if (plan !== undefined) this.backend.device.memory.advice = plan;

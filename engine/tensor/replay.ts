@@ -27,6 +27,8 @@ export interface MemoryChoices {
   copies: boolean;
   /** Put what `shelve` is given into the host's memory. */
   offload: boolean;
+  /** Measure which algorithms are the fastest for each new shape of a product: some tenths of a second a width, for many passes of it. */
+  tune?: boolean;
   /** What was planned and what would need less: told when memory runs out. */
   plan?: string;
 }

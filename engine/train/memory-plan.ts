@@ -1,5 +1,5 @@
 import type { TrainConfig } from '../../contracts/fine-tune-config.js';
-import type { TokenRows } from '../data/batches.js';
+import { lineWidth, type TokenRows } from '../data/batches.js';
 import type { LlamaModel } from '../model/load.js';
 import type { MeasuredMemory, Replayer } from '../tensor/replay.js';
 import type { FrozenWeight } from '../tensor/weight-types.js';
@@ -24,14 +24,24 @@ export interface PlanJob {
   passes: GradientPasses;
   /** Of the evaluation. */
   losses: LossPasses;
-  /** The largest pass of the training, by the rows of a pass. */
-  largest: (rows: number) => PassSize;
+  /** The passes of the training, by the rows of a pass. */
+  survey: (rows: number) => PassSurvey;
   /** The largest of the evaluation; absent where nothing is evaluated. */
   evaluation?: PassSize;
   /** Rows of a pass, decided before. */
   rows?: number;
 }
 
+/** All passes of a training. */
+export interface PassSurvey {
+  largest: PassSize;
+  passes: number;
+  /** Different widths among them. */
+  widths: number;
+}
+
+/** Passes of a width from which on measuring its products' algorithms costs less than it saves, and memory to be left for that. */
+const TUNED_PASSES = 300, TUNING_BYTES = 2 ** 29;
 /** Tokens up to which micro-batches are computed together: beyond, the matrix products are long enough anyhow. */
 const MERGED_TOKENS = 8192;
 /** Share of the free memory that may be spent: measured figures are that good. */
@@ -49,11 +59,11 @@ export function planPasses(replayer: Replayer, job: PlanJob): PassPlan {
   const measured = (rows: number, recompute: boolean, copies: boolean): Candidate => {
     replayer.choose({ copies, offload: recompute });
     job.passes.recompute = recompute;
-    const size = job.largest(rows);
+    const survey = job.survey(rows), size = survey.largest;
     const training = job.passes.measure(size), evaluation = job.evaluation && job.losses.measure(job.evaluation);
     const pass = evaluation && evaluation.reserved > training.reserved ? evaluation : training;
     const needed = pass.reserved + pass.lasting;
-    return { rows, recompute, copies, size, pass, needed, fits: needed <= before.free * SHARE };
+    return { rows, recompute, copies, survey, pass, needed, fits: needed <= before.free * SHARE };
   };
 
   let chosen: Candidate | undefined;
@@ -61,7 +71,7 @@ export function planPasses(replayer: Replayer, job: PlanJob): PassPlan {
     chosen = measured(rows, recompute, copies);
     if (chosen.fits) break;
   }
-  const { rows, recompute, copies, size, pass, needed } = chosen!;
+  const { rows, recompute, copies, survey: { largest, passes, widths }, pass, needed } = chosen!;
   const adapter = 8 * job.trainable, optimizer = 8 * job.trainable;
   const logits = [...pass.byPurpose].reduce((sum, [purpose, bytes]) => sum + (purpose.includes('logits') ? bytes : 0), 0);
   const merged = rows / batchSize;
@@ -71,11 +81,12 @@ export function planPasses(replayer: Replayer, job: PlanJob): PassPlan {
     `adapter and its gradients ${gibibytes(adapter)}`, `optimizer ${gibibytes(optimizer)}`,
     `activations ${gibibytes(pass.reserved - logits)}${recompute ? ' (recomputed, block inputs in the host\'s memory)' : ''}`,
     `logits chunk ${gibibytes(logits)}`, `workspace ${gibibytes(before.workspace)}`,
-    `in all ${gibibytes(before.inUse + needed)} of ${gibibytes(before.inUse + before.free)}; a pass is ${rows} rows, at most ${size.tokens} tokens` +
+    `in all ${gibibytes(before.inUse + needed)} of ${gibibytes(before.inUse + before.free)}; a pass is ${rows} rows, at most ${largest.tokens} tokens` +
       (merged > 1 ? `: ${merged} micro-batches are computed together` : ''),
   ].join(', ');
   const advice = 'a smaller train.batchSize with more train.accumulation, train.checkpointing: true, or a lower format.maxLength needs less';
-  replayer.choose({ copies, offload: recompute, plan: `${description}; ${advice}` });
+  const tune = passes >= widths * TUNED_PASSES && needed + TUNING_BYTES <= before.free * SHARE;
+  replayer.choose({ copies, offload: recompute, tune, plan: `${description}; ${advice}` });
   job.passes.recompute = recompute;
   return { rows, recompute, description };
 }
@@ -84,7 +95,7 @@ interface Candidate {
   rows: number;
   recompute: boolean;
   copies: boolean;
-  size: PassSize;
+  survey: PassSurvey;
   pass: MeasuredMemory;
   /** Bytes beside what is there. */
   needed: number;
@@ -92,11 +103,11 @@ interface Candidate {
 }
 
 /** Rows of a pass, whether the blocks are recomputed, whether copies are kept; the best first. */
-function candidates({ train: { batchSize, accumulation, checkpointing }, largest, rows }: PlanJob): [number, boolean, boolean][] {
+function candidates({ train: { batchSize, accumulation, checkpointing }, survey, rows }: PlanJob): [number, boolean, boolean][] {
   if (checkpointing) return [[rows ?? batchSize, true, false]];
   const multiples = Array.from({ length: accumulation }, (_, i) => accumulation - i).filter((count) => accumulation % count === 0);
   const sizes = rows === undefined
-    ? multiples.map((count) => count * batchSize).filter((size) => size === batchSize || largest(size).tokens <= MERGED_TOKENS)
+    ? multiples.map((count) => count * batchSize).filter((size) => size === batchSize || survey(size).largest.tokens <= MERGED_TOKENS)
     : [rows];
   return [
     ...sizes.flatMap((size): [number, boolean, boolean][] => [[size, false, true], [size, false, false]]),
@@ -104,11 +115,12 @@ function candidates({ train: { batchSize, accumulation, checkpointing }, largest
   ];
 }
 
-/** The largest pass over some rows in all epochs of a training. */
-export function largestPass(rows: TokenRows, order: (epoch: number) => readonly number[], options: PlanOptions, plan: Plan, rowsPerPass: number): PassSize {
+/** Goes through the passes over some rows in all epochs of a training. */
+export function surveyPasses(rows: TokenRows, order: (epoch: number) => readonly number[], options: PlanOptions, plan: Plan, rowsPerPass: number): PassSurvey {
   const lengths = Array.from({ length: rows.count }, (_, row) => rows.length(row));
   const counts = Array.from({ length: rows.count }, (_, row) => rows.mask(row).reduce((sum, counts, i) => sum + (i > 0 ? counts : 0), 0));
-  const most: PassSize = { tokens: 0, counted: 0 };
+  const largest: PassSize = { tokens: 0, counted: 0 }, widths = new Set<number>();
+  let passes = 0;
   for (let epoch = 0; epoch < plan.epochs; epoch++) {
     const epochOrder = order(epoch);
     for (let step = epoch * plan.stepsPerEpoch; step < Math.min((epoch + 1) * plan.stepsPerEpoch, plan.steps); step++) {
@@ -118,12 +130,14 @@ export function largestPass(rows: TokenRows, order: (epoch: number) => readonly 
           tokens += lengths[row];
           counted += counts[row];
         }
-        most.tokens = Math.max(most.tokens, tokens);
-        most.counted = Math.max(most.counted, counted);
+        largest.tokens = Math.max(largest.tokens, tokens);
+        largest.counted = Math.max(largest.counted, counted);
+        widths.add(lineWidth(tokens));
+        passes++;
       }
     }
   }
-  return most;
+  return { largest, passes, widths: widths.size };
 }
 
 const weightsOf = ({ embedding, head, blocks }: LlamaModel): FrozenWeight[] => [

@@ -10,7 +10,7 @@ import { replayer } from '../tensor/replay.js';
 import { parametersDigest, trainingDigest, type TrainingState } from './checkpoint.js';
 import { evaluateLoss, largestEvaluation, longestOf } from './evaluate.js';
 import { evaluationsWithoutGain, logEval, logStep, newTrainerState, type StepLog, type TrainerState } from './history.js';
-import { largestPass, planPasses } from './memory-plan.js';
+import { planPasses, surveyPasses } from './memory-plan.js';
 import { gradientError, lossError } from './non-finite.js';
 import { parameterGroups } from './parameter-groups.js';
 import { GradientPasses, layOut, LossPasses, type UploadedBatch } from './passes.js';
@@ -167,7 +167,7 @@ class Training {
     const settled = resume?.passes && (resume.passes.batchSize === train.batchSize ? resume.passes.rows : train.batchSize);
     const { rows, description } = planPasses(backend, {
       model, train, trainable: this.adapter.size, passes: this.passes, losses: this.losses, evaluation: largestEvaluation(testRows), rows: settled,
-      largest: (rows) => largestPass(trainRows, (epoch) => this.rowsOf(epoch), this.planOptions, this.plan, rows),
+      survey: (rows) => surveyPasses(trainRows, (epoch) => this.rowsOf(epoch), this.planOptions, this.plan, rows),
     });
     this.rowsPerPass = rows;
     this.hooks.onPlan?.(description);
