@@ -11,19 +11,19 @@ import { withGradients, type GpuCase, type Random } from './compare.js';
 const attentionShapes = [
   // [B, T, H, Hkv, D, window]
   [2, 70, 4, 2, 64], [1, 130, 2, 1, 80], [1, 65, 4, 4, 96], [2, 129, 4, 4, 100], [1, 200, 4, 2, 128], [2, 1, 2, 2, 64], [1, 64, 6, 2, 64],
-  [2, 7, 4, 2, 100], [1, 63, 2, 2, 100], [1, 257, 2, 1, 100], [1, 150, 2, 2, 100, 20], [1, 90, 4, 2, 64, 1],
+  [2, 7, 4, 4, 100], [1, 63, 2, 2, 100], [1, 257, 2, 1, 100], [2, 421, 2, 2, 100], [1, 390, 4, 2, 128], [1, 150, 2, 2, 100, 20], [1, 300, 4, 2, 64, 130], [1, 90, 4, 2, 64, 1],
   [1, 70, 3, 3, 66], // rows that no copy engine takes
 ];
 
-/** Contiguous rows of random length, many of length 1, then padding. */
+/** Contiguous rows of random length, many of length 1, then padding; on a long line some rows are longer than a tile. */
 function packedSegments(random: Random, [batch, length]: number[]): Tensor2D {
-  const cuts = random.values(batch * length);
+  const cuts = random.values(batch * length), rare = length > 256 ? 0.99 : 0.9;
   const segments = new Int32Array(batch * length);
   for (let row = 0; row < batch; row++) {
     let segment = 1;
     for (let i = 0; i < length; i++) {
       const cut = cuts[row * length + i];
-      if (i > 0 && (cut > 0.9 || (cut > 0 && i < 8))) segment++;
+      if (i > 0 && (cut > rare || (cut > 0 && i < 8))) segment++;
       segments[row * length + i] = i > length - 4 && length > 10 ? 0 : segment;
     }
   }
