@@ -1,0 +1,38 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { trainingFacts } from '../../activities/report/facts.js';
+import type { ReportData } from '../../activities/report/report-data.js';
+import { loraSchema } from '../../contracts/fine-tune-config.js';
+import type { ReportInput } from '../../contracts/stages.js';
+import { reportInput } from '../kit/report-input.js';
+import { stageKit } from '../kit/stage.js';
+
+let kit: Awaited<ReturnType<typeof stageKit>>;
+let input: ReportInput;
+beforeAll(async () => {
+  kit = await stageKit();
+  input = await reportInput(kit.context.store);
+});
+afterAll(() => kit.remove());
+
+/** What a report says of an adapter. */
+function adapterOf(lora: object, train: object = {}): string {
+  const config = { ...input.config, lora: loraSchema.parse(lora), train: { ...input.config.train, ...train } };
+  return new Map(trainingFacts({ ...input, config } as unknown as ReportData)).get('Adapter')!;
+}
+
+describe('an adapter in a report', () => {
+  it('is told in few words when it is a plain one', () => {
+    expect(adapterOf({ rank: 16, alpha: 8, targetModules: ['q_proj', 'v_proj'] })).toBe('LoRA of rank 16, scaled by 8/16 = 0.5, dropout 0.05, on q_proj, v_proj');
+  });
+
+  it('is told with every option that it has', () => {
+    const lora = {
+      rank: 16, alpha: 8, useRsLora: true, useDora: true, rankPattern: { k_proj: 4 }, alphaPattern: { 'mlp\\..*': 2 }, targetModules: 'all-linear', excludeModules: ['o_proj'],
+      layersToTransform: [2, 3], bias: 'lora_only', modulesToSave: ['embed_tokens', 'lm_head'], loraPlusRatio: 16, from: 'hf://some/adapter',
+    };
+    expect(adapterOf(lora, { neftuneNoiseAlpha: 5 })).toBe(
+      'DoRA of rank 16, scaled by 8/√16 = 2, rank 4 for k_proj, alpha 2 for mlp\\..*, dropout 0.05, on all-linear but o_proj of layers 2, 3, with the biases of these, '
+      + 'with embed_tokens and lm_head in full, LoRA+ of ratio 16, NEFTune noise of alpha 5, from hf://some/adapter',
+    );
+  });
+});
