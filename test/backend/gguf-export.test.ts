@@ -68,9 +68,9 @@ await describeWithLlamaCpp('a GGUF in llama.cpp', (llamaCpp) => {
 
   const lora = (options: Partial<LoraOptions> = {}): LoraOptions =>
     ({ rank: 4, alpha: 8, dropout: 0, targetModules: ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj', 'lm_head'], ...options });
-  async function trained(source: WeightSource, options: LoraOptions): Promise<LoraAdapter> {
+  async function trained(source: WeightSource, options: LoraOptions, size = 0.2): Promise<LoraAdapter> {
     const drawn = LoraAdapter.create(source.config, options, 1);
-    const values = new Map([...(await drawn.values())].map(([name, { shape, values }]) => [name, { shape, values: values.map((value, i) => value + 0.2 * Math.sin(i * 1.7)) }]));
+    const values = new Map([...(await drawn.values())].map(([name, { shape, values }]) => [name, { shape, values: values.map((value, i) => value + size * Math.sin(i * 1.7)) }]));
     return LoraAdapter.fromTensors(source.config, options, values);
   }
 
@@ -107,7 +107,7 @@ await describeWithLlamaCpp('a GGUF in llama.cpp', (llamaCpp) => {
     expect([own.eosTokenId, own.bosTokenId, own.addsBos, own.chatTemplate]).toEqual([tokenizer.eosTokenId, tokenizer.bosTokenId, tokenizer.addsBos, tokenizer.chatTemplate]);
   });
 
-  it('keeps SmolLM2 as well as its type allows', { timeout: 300_000 }, async () => {
+  it('keeps SmolLM2 as well as its type allows, and an adapter on it', { timeout: 300_000 }, async () => {
     const model = await fetchTestModel();
     const source = await openModel(model);
     const tokenizer = await openTokenizer(model);
@@ -127,6 +127,12 @@ await describeWithLlamaCpp('a GGUF in llama.cpp', (llamaCpp) => {
         return (check as { kl: number }).kl;
       });
     }
+    const adapter = await trained(source, lora({ targetModules: ['q_proj', 'v_proj', 'down_proj'] }), 0.05);
+    const file = join(directory, 'smollm2-adapter.gguf');
+    await writeGgufAdapter(file, source.config, adapter, 'adapter');
+    const base = join(directory, 'smollm2-f16.gguf');
+    expect((await parity(source, base, adapter, file)).kl).toBeLessThan(1e-4);
+    expect((await parity(source, base, adapter)).kl).toBeGreaterThan(0.01);
     await source.close();
     expect(kl.f16).toBeLessThan(1e-4);
     expect(kl.q8_0).toBeLessThan(0.02);
