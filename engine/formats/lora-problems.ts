@@ -44,10 +44,11 @@ function brokenRegex(path: string, pattern: string): OptionProblem[] {
 }
 
 /** What stands beside the linear layers under a name that a regular expression can match. */
-const otherModules = (config: LlamaConfig): string[] => [
-  'model', 'model.embed_tokens', 'model.layers', 'model.norm', 'model.rotary_emb',
-  ...Array.from({ length: config.layers }, (_, layer) => ['', '.self_attn', '.mlp', '.mlp.act_fn', '.input_layernorm', '.post_attention_layernorm'].map((part) => `model.layers.${layer}${part}`)).flat(),
-];
+const otherModules = ({ layers, qkNorm }: LlamaConfig): string[] => {
+  const parts = ['', '.self_attn', '.mlp', '.mlp.act_fn', '.input_layernorm', '.post_attention_layernorm', ...(qkNorm ? ['.self_attn.q_norm', '.self_attn.k_norm'] : [])];
+  const blocks = Array.from({ length: layers }, (_, layer) => parts.map((part) => `model.layers.${layer}${part}`));
+  return ['model', 'model.embed_tokens', 'model.layers', 'model.norm', 'model.rotary_emb', ...blocks.flat()];
+};
 
 function nameProblems(config: LlamaConfig, options: LoraTargets, suggest: (name: string, known: readonly string[]) => string | undefined): OptionProblem[] {
   const { targetModules: targets, excludeModules: excluded } = options;

@@ -76,6 +76,12 @@ describe('options that would be passed over are refused', () => {
     ['biases of a model without', { bias: 'all' }, ['bias: expected none, as linear layers of llama have none, got all']],
   ])('%s', (_name, changes, expected) => expect(problems(changes)).toEqual(expected));
 
+  it('a pattern of query norms too, in a model that has some', () => {
+    const changes = { targetModules: '.*q_.*' };
+    expect(loraProblems(model, options(changes))).toEqual([]);
+    expect(loraProblems({ ...model, qkNorm: true }, options(changes))).toEqual([{ path: 'targetModules', message: "expected to match linear layers alone, got '.*q_.*', which matches model.layers.0.self_attn.q_norm too" }]);
+  });
+
   it('biases of layers without', () => {
     const found = loraProblems({ ...model, biases: ['q_proj', 'k_proj', 'v_proj'] }, options({ bias: 'lora_only', targetModules: ['o_proj'] }));
     expect(found).toEqual([{ path: 'bias', message: 'expected none, as of the linear layers q_proj, k_proj, v_proj alone have one, got lora_only' }]);

@@ -2,6 +2,7 @@ import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { trainStage } from '../../activities/train.js';
 import { validate } from '../../activities/validate.js';
 import { InvalidInputError } from '../../contracts/errors.js';
 import type { LlamaConfig } from '../../engine/formats/llama-config.js';
@@ -10,7 +11,9 @@ import { describeModel } from '../../engine/formats/open-model.js';
 import { peftTensorName, writePeftAdapter, type PeftTensor } from '../../engine/formats/peft-adapter.js';
 import type { PeftAdapterConfig } from '../../engine/formats/peft-config.js';
 import { sha256 } from '../../store/digest.js';
+import { stageKit } from '../kit/stage.js';
 import { temporaryDirectory } from '../kit/temporary.js';
+import { someConfig, someModel } from '../kit/trainer-job.js';
 
 const root = temporaryDirectory();
 const settings = { dataRoots: [root], cacheDirectory: join(root, 'cache') };
@@ -86,5 +89,27 @@ describe('a training that goes on from an adapter', () => {
     expect(await problemsOf({ from: 'file:strange' })).toEqual([expect.stringMatching(
       /^lora\.from: .*init_lora_weights: expected a way that leaves the weights of the base as they are, got "olora"; use_qalora: expected none, got true/,
     )]);
+  });
+});
+
+describe('the train stage', () => {
+  it('hands the adapter to start from to the engine', async () => {
+    const kit = await stageKit();
+    const tokens = await kit.context.store.putBytes(Buffer.from('tokens'), 'application/octet-stream');
+    const opened: unknown[] = [];
+    const jobs: unknown[] = [];
+    const { base, lora, train } = someConfig();
+    const startAdapter = [{ name: 'adapter_config.json', uri: 'file:///a/adapter_config.json', sha256: 'a'.repeat(64), bytes: 2, mediaType: 'application/json' }];
+    const run = (input: object) => trainStage.run({ model: someModel, base, lora, train, trainTokens: tokens, testTokens: tokens, ...input }, {
+      ...kit.context,
+      workDirectory: temporaryDirectory(),
+      models: { open: (model, _progress, path = 'model.uri') => Promise.resolve((opened.push([model.files[0].name, path]), path)) },
+      runTrainer: (job) => (jobs.push(job), Promise.reject(new Error('far enough'))),
+    });
+    await expect(run({ startAdapter })).rejects.toThrow('far enough');
+    await expect(run({})).rejects.toThrow('far enough');
+    expect(opened).toEqual([['config.json', 'model.uri'], ['adapter_config.json', 'lora.from'], ['config.json', 'model.uri']]);
+    expect(jobs).toMatchObject([{ modelDirectory: 'model.uri', adapterDirectory: 'lora.from' }, { modelDirectory: 'model.uri', adapterDirectory: undefined }]);
+    await kit.remove();
   });
 });
