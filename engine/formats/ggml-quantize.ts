@@ -118,14 +118,19 @@ function fitWithMinimum(values: Float32Array, from: number, scales: Float64Array
     sumW += w;
     sumX += w * values[i];
   }
-  let [bestError, bestScale, bestLow] = [Infinity, 0, 0];
+  let bestError = Infinity;
+  let bestScale = 0;
+  let bestLow = 0;
+  let base = low;
   for (let step = 0; step < asymmetricSteps.length; step++) {
-    const inverse = (top + asymmetricSteps[step]) / (high - low);
-    let [sumL, sumLL, sumXL] = [0, 0, 0];
+    const inverse = (top + asymmetricSteps[step]) / (high - base);
+    let sumL = 0;
+    let sumLL = 0;
+    let sumXL = 0;
     for (let i = from; i < from + count; i++) {
       const x = values[i];
-      const raw = (inverse * (x - low) + 0.5) | 0;
-      const code = raw > top ? top : raw;
+      const raw = (inverse * (x - base) + 0.5) | 0;
+      const code = raw > top ? top : raw < 0 ? 0 : raw;
       const w = typical + Math.abs(x);
       sumL += w * code;
       sumLL += w * code * code;
@@ -141,7 +146,12 @@ function fitWithMinimum(values: Float32Array, from: number, scales: Float64Array
     }
     // Of the weighted squares, the part that depends on the fit.
     const error = scale * scale * sumLL + 2 * scale * offset * sumL + offset * offset * sumW - 2 * scale * sumXL - 2 * offset * sumX;
-    if (error < bestError) [bestError, bestScale, bestLow] = [error, scale, offset];
+    if (error < bestError) {
+      bestError = error;
+      bestScale = scale;
+      bestLow = offset;
+      base = offset; // the candidates that follow start from the better minimum
+    }
   }
   scales[place] = bestScale;
   minima[place] = -bestLow;
@@ -196,20 +206,25 @@ function fitSymmetric(values: Float32Array, from: number): number {
   let extreme = 0;
   for (let i = from; i < from + count; i++) if (Math.abs(values[i]) > Math.abs(extreme)) extreme = values[i];
   if (Math.abs(extreme) < 1e-15) return 0;
-  let [bestGain, bestScale] = [-1, 0];
+  let bestGain = -1;
+  let bestScale = 0;
   for (let step = 0; step < symmetricSteps.length; step++) {
     const inverse = -(32 + symmetricSteps[step]) / extreme;
-    let [sumXL, sumLL] = [0, 0];
+    let sumXL = 0;
+    let sumLL = 0;
     for (let i = from; i < from + count; i++) {
       const x = values[i];
-      const raw = Math.round(inverse * x);
-      const code = raw < -32 ? -32 : raw > 31 ? 31 : raw;
+      const above = (inverse * x + 32.5) | 0; // no candidate goes below -33
+      const code = above > 63 ? 31 : above - 32;
       const w = x * x;
       sumXL += w * x * code;
       sumLL += w * code * code;
     }
     // Of the weighted squares, sumXL² / sumLL is what the best scale for these codes explains.
-    if (sumLL > 0 && sumXL * sumXL > bestGain * sumLL) [bestGain, bestScale] = [(sumXL * sumXL) / sumLL, sumXL / sumLL];
+    if (sumLL > 0 && sumXL * sumXL > bestGain * sumLL) {
+      bestGain = (sumXL * sumXL) / sumLL;
+      bestScale = sumXL / sumLL;
+    }
   }
   return bestScale;
 }
@@ -240,7 +255,8 @@ function q6_K(values: Float32Array): Uint8Array {
     }
     for (let part = 0; part < 2; part++) {
       for (let i = 0; i < 32; i++) {
-        const [a, b, c, e] = [0, 32, 64, 96].map((row) => codes[128 * part + row + i]);
+        const place = 128 * part + i;
+        const [a, b, c, e] = [codes[place], codes[place + 32], codes[place + 64], codes[place + 96]];
         bytes[at + 64 * part + i] = (a & 15) | ((c & 15) << 4);
         bytes[at + 64 * part + 32 + i] = (b & 15) | ((e & 15) << 4);
         bytes[at + 128 + 32 * part + i] = (a >> 4) | ((b >> 4) << 2) | ((c >> 4) << 4) | ((e >> 4) << 6);
