@@ -12,7 +12,10 @@ import type { RunHandle } from './start-run.js';
 export async function showRun(handle: RunHandle, config: TemperConfig, console: Console, signal: AbortSignal): Promise<void> {
   const result = await watchRun(handle, { view: progressView(console), signal });
   if (console.json) console.out(JSON.stringify(result));
-  else console.out([...(await resultLines(result, config, console)), '', `Report: npx temper report ${handle.workflowId}`].join('\n'));
+  else {
+    const hub = result.artifacts.hub ? [`Hub:    ${result.artifacts.hub.url}`] : [];
+    console.out([...(await resultLines(result, config, console)), '', ...hub, `Report: npx temper report ${handle.workflowId}`].join('\n'));
+  }
 }
 
 /** The figures before and after, and two answers side by side. */

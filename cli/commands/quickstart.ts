@@ -61,7 +61,7 @@ function summarise(result: FineTuneResult, { workflowId, runId, files }: { workf
   return { workflowId, runId, backend, stages, baseline, tuned, train, merge, artifacts: files };
 }
 
-function closingLines({ stages, backend, train }: FineTuneResult, files: ArtifactFiles, milliseconds: number): string[] {
+function closingLines({ stages, backend, train, artifacts }: FineTuneResult, files: ArtifactFiles, milliseconds: number): string[] {
   const reused = stages.filter((stage) => stage.reused).map(({ name }) => name);
   const ran = stages.filter((stage) => !stage.reused).map(({ name, seconds }) => `${name} ${formatSeconds(seconds)}`);
   const lines: [string, string][] = [
@@ -73,6 +73,7 @@ function closingLines({ stages, backend, train }: FineTuneResult, files: Artifac
     ['Adapter', relative('', files.adapter)],
     ['Model', relative('', files.merged)],
     ...(files.gguf === undefined ? [] : [['GGUF', relative('', files.gguf)] satisfies [string, string]]),
+    ...(artifacts.hub ? [['Hub', artifacts.hub.url] satisfies [string, string]] : []),
     ['Report', relative('', files.report)],
   ];
   return lines.map(([name, value]) => `${name.padEnd(9)}${value}`);
