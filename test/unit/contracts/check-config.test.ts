@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { checkConfig } from '../../../contracts/check-config.js';
+import { parseSize } from '../../../contracts/fine-tune-config.js';
 import { InvalidInputError } from '../../../contracts/errors.js';
 
 const good = { name: 'a', model: { uri: 'x' }, dataset: { uri: 'x' }, format: { response: '{a}' } };
@@ -31,6 +32,19 @@ describe('checkConfig', () => {
       'train.steps: expected a whole number, got 1.5',
     ]);
   });
+
+  it('refuses what cannot go out', () => {
+    expect(problemsOf({ ...good, publish: {} })).toEqual(['publish.uri: expected uri or hub or both, got neither']);
+    expect(problemsOf({ ...good, publish: { hub: { repo: 'name', wat: 'merged' } } })).toEqual([
+      'publish.hub.repo: expected owner/name, got "name"', "publish.hub.wat: unknown key, did you mean 'what'?",
+    ]);
+    expect(problemsOf({ ...good, export: { gguf: ['f16', 'f16'] }, merge: { maxShardSize: '5 bytes', dtype: 'int8' } })).toEqual([
+      'export.gguf: expected every type once, got ["f16","f16"]', 'merge.dtype: expected bf16, f16 or f32, got "int8"',
+      'merge.maxShardSize: expected a number with KB, MB, GB, KiB, MiB or GiB, such as 5GB, got "5 bytes"',
+    ]);
+  });
+
+  it.each([['5GB', 5e9], ['512MiB', 2 ** 29], ['1.5 KB', 1500]])('reads %s as %i bytes', (size, bytes) => expect(parseSize(size)).toBe(bytes));
 
   it('offers the key that was probably meant, and lists the keys when none is near', () => {
     expect(problemsOf({ ...good, train: { learning_rate: 1 } })).toEqual(["train.learning_rate: unknown key, did you mean 'learningRate'?"]);
