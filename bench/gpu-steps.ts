@@ -1,7 +1,7 @@
 /**
  * Training steps on one GPU. First a tiny model's losses on `cuda` beside `cpu`'s, then the time and memory of a shape's steps
  * through the trainer (the first ones, which compile and record, are not timed):
- *   gpu-steps losses | gpu-steps floor MODEL TOKENS | gpu-steps MODEL ROWS LENGTH ACCUMULATION [recompute] [tune] [profile]
+ *   gpu-steps losses | gpu-steps floor MODEL TOKENS... | gpu-steps MODEL ROWS LENGTH ACCUMULATION [recompute] [tune] [profile]
  */
 import { dispose, findBackend, getBackend, setBackend } from '@tensorflow/tfjs-core';
 import { loraSchema, trainSchema } from '../contracts/fine-tune-config.js';
@@ -39,8 +39,9 @@ if (what === 'losses') {
   console.log('same bits twice:', curves[1].every((loss, i) => loss === curves[2][i]));
 } else if (what === 'floor') {
   products.tune = true;
-  const tokens = Number(length);
-  console.log(`ROW ${JSON.stringify({ tokens, floorTokensPerSecond: Math.round(tokens / (productFloor(backend, modelShapes[rows as keyof typeof modelShapes], tokens) / 1000)) })}`);
+  for (const tokens of process.argv.slice(4).map(Number)) {
+    console.log(`ROW ${JSON.stringify({ tokens, floorTokensPerSecond: Math.round(tokens / (productFloor(backend, modelShapes[rows as keyof typeof modelShapes], tokens) / 1000)) })}`);
+  }
 } else {
   products.tune = flags.includes('tune');
   const config = modelShapes[what as keyof typeof modelShapes];

@@ -50,11 +50,27 @@ const training: [name: string, args: string[], tokens: number][] = [
   ['16 x 256, lowest memory', ['16', '256', '1', 'tune', 'recompute'], 4096],
 ];
 
+const order = [...training.map(([name]) => name), ARTICLE, ...[1, 16, 64].map((batch) => `generate, batch ${batch}`)];
+const date = new Date().toISOString().slice(0, 10);
+const commit = commitOf();
+
+/** A bundle runs outside of a repository: TEMPER_COMMIT names its commit. */
+function commitOf(): string {
+  try {
+    return process.env.TEMPER_COMMIT ?? execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
+  } catch {
+    return 'unknown';
+  }
+}
+
 /** The row's peers as measured now, else earlier. */
 const peersNow = isWanted('peers') ? ['peft', 'unsloth'].flatMap(runPeer) : [];
 const peersOf = (name: string): Row['peers'] => ({
   ...earlier.rows[name], ...Object.fromEntries(peersNow.filter((row) => row.name === name).map(({ peer, tokensPerSecond, peakGiB }) => [peer, { tokensPerSecond, peakGiB }])),
 });
+
+const measuredPeers = [...new Set(peersNow.map(({ peer }) => peer))];
+const peersMeasured = measuredPeers.length > 0 ? `${measuredPeers.join(', ')} in this run; others: ${earlier.measured}` : earlier.measured;
 
 /** Times another trainer by its script; nothing where a library is missing, which is said. */
 function runPeer(which: string): { peer: string; name: string; tokensPerSecond: number; peakGiB: number }[] {
@@ -70,57 +86,56 @@ function runPeer(which: string): { peer: string; name: string; tokensPerSecond: 
   return output.split('\n').filter((line) => line.startsWith('ROW ')).map((line) => JSON.parse(line.slice(4)) as { peer: string; name: string; tokensPerSecond: number; peakGiB: number });
 }
 
-const floors = new Map<number, number>();
+const floorsNow = isWanted('training') ? run('gpu-steps', 'floor', model, ...new Set(training.map(([, , tokens]) => String(tokens)))) : undefined;
+const floors = new Map(floorsNow?.rows.map(({ tokens, floorTokensPerSecond }) => [tokens, floorTokensPerSecond]));
+let device = floorsNow?.device ?? '';
 const rows: Row[] = [];
-let device = '';
 for (const [name, args, tokens] of isWanted('training') ? training : []) {
-  if (!floors.has(tokens)) floors.set(tokens, run('gpu-steps', 'floor', model, String(tokens)).rows[0].floorTokensPerSecond);
-  const result = run('gpu-steps', model, ...args);
-  device = result.device;
+  const { rows: [{ tokensPerSecond, peakGiB }] } = run('gpu-steps', model, ...args);
   // Recomputing runs the forward products twice: three passes instead of two.
   const floor = floors.get(tokens)! * (args.includes('recompute') ? 2 / 3 : 1);
-  rows.push({ name, tokensPerSecond: result.rows[0].tokensPerSecond, peakGiB: result.rows[0].peakGiB, floorTokensPerSecond: Math.round(floor), peers: peersOf(name) });
+  record({ name, tokensPerSecond, peakGiB, floorTokensPerSecond: Math.round(floor), peers: peersOf(name) });
 }
 if (isWanted('article')) {
   const { rows: [{ seconds, tokens, peakGiB }], device: on } = run('gpu-article', model);
   device = on;
-  rows.push({ name: ARTICLE, seconds, tokensPerSecond: Math.round(tokens / seconds), peakGiB, floorTokensPerSecond: null, peers: {} });
+  record({ name: ARTICLE, seconds, tokensPerSecond: Math.round(tokens / seconds), peakGiB, floorTokensPerSecond: null, peers: {} });
 }
 if (isWanted('generation')) {
   const { rows: measured, device: on } = run('gpu-generate', model, '1', '16', '64');
   device = on;
-  for (const { batch, tokensPerSecond } of measured) rows.push({ name: `generate, batch ${batch}`, tokensPerSecond, peakGiB: null, floorTokensPerSecond: null, peers: peersOf(`generate, batch ${batch}`) });
+  for (const { batch, tokensPerSecond } of measured) {
+    const name = `generate, batch ${batch}`;
+    record({ name, tokensPerSecond, peakGiB: null, floorTokensPerSecond: null, peers: peersOf(name) });
+  }
+}
+console.log(`\n${markdown()}`);
+
+/** Adds a row and writes the files, so that a run that is cut short leaves what it measured. */
+function record(row: Row): void {
+  const known = rows.findIndex(({ name }) => name === row.name);
+  rows.splice(known < 0 ? rows.length : known, known < 0 ? 0 : 1, { ...row, commit });
+  const file = join(folder, card().toLowerCase().replace(/[^a-z0-9]+/g, '-'));
+  const before = existsSync(`${file}.json`) ? (JSON.parse(readFileSync(`${file}.json`, 'utf8')) as { rows: Row[] }).rows : [];
+  rows.push(...before.filter(({ name }) => order.includes(name) && !rows.some((row) => row.name === name)));
+  rows.sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
+  const result = { card: card(), software: device, commit, date, model, peersMeasured, rows };
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(`${file}.json`, `${JSON.stringify(result, null, 2)}\n`);
+  writeFileSync(`${file}.md`, markdown());
 }
 
-if (device === '') throw new Error(`parts: expected training, generation or article among them, got ${wanted.join(', ')}`);
-const card = /^cuda: (.*?) \(/.exec(device)![1];
-const file = join(folder, card.toLowerCase().replace(/[^a-z0-9]+/g, '-'));
-let commit = process.env.TEMPER_COMMIT ?? 'unknown';
-try {
-  commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
-} catch {
-  // A bundle runs outside of a repository: TEMPER_COMMIT names it.
+function card(): string {
+  return /^cuda: (.*?) \(/.exec(device)![1];
 }
-for (const row of rows) row.commit = commit;
-const before = existsSync(`${file}.json`) ? (JSON.parse(readFileSync(`${file}.json`, 'utf8')) as { rows: Row[] }).rows : [];
-const order = [...training.map(([name]) => name), ARTICLE, ...[1, 16, 64].map((batch) => `generate, batch ${batch}`)];
-rows.push(...before.filter(({ name }) => order.includes(name) && !rows.some((row) => row.name === name)));
-rows.sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
-const measuredPeers = [...new Set(peersNow.map(({ peer }) => peer))];
-const peersMeasured = measuredPeers.length > 0 ? `${measuredPeers.join(', ')} in this run; others: ${earlier.measured}` : earlier.measured;
-const result = { card, software: device, commit, date: new Date().toISOString().slice(0, 10), model, peersMeasured, rows };
-mkdirSync(folder, { recursive: true });
-writeFileSync(`${file}.json`, `${JSON.stringify(result, null, 2)}\n`);
-writeFileSync(`${file}.md`, markdown());
-console.log(`\n${markdown()}`);
 
 function markdown(): string {
   const names = [...new Set(rows.flatMap((row) => Object.keys(row.peers)))];
   const cell = (entry?: { tokensPerSecond: number; peakGiB?: number | null }) => (entry ? `${entry.tokensPerSecond.toLocaleString('en-US')}${entry.peakGiB ? `, ${entry.peakGiB} GiB` : ''}` : '–');
   return [
-    `# ${card}`,
+    `# ${card()}`,
     '',
-    `${model}'s shape, random weights; tokens a second and peak memory in use. Commit ${commit}, ${result.date}. ${device}`,
+    `${model}'s shape, random weights; tokens a second and peak memory in use. Commit ${commit}, ${date}. ${device}`,
     '',
     `Peers: ${peersMeasured}.`,
     '',
