@@ -13,10 +13,10 @@ export const formatPercent = (share: number): string => `${Math.round(share * 10
 /** Cut to `width` characters, with `…` where something is missing. */
 export const fit = (text: string, width: number): string => (text.length <= width ? text : `${text.slice(0, Math.max(0, width - 1))}…`);
 
-/** Words wrapped into lines of at most `width` characters; a longer word is cut. */
+/** Words wrapped into lines of at most `width` characters; a longer word is cut. Control characters, which a terminal would obey, become �. */
 export function wrap(text: string, width: number): string[] {
   const lines: string[] = [];
-  for (const paragraph of text.split('\n')) {
+  for (const paragraph of text.replace(/[^\P{Cc}\s]/gu, '\ufffd').split('\n')) {
     let line = '';
     for (const word of paragraph.split(/\s+/).filter(Boolean).flatMap((part) => chunks(part, width))) {
       if (line !== '' && line.length + 1 + word.length > width) {

@@ -41,10 +41,14 @@ function shorten(text: string, width: number): string[] {
   return lines.length <= answerLines ? lines : [...lines.slice(0, answerLines - 1), '…'];
 }
 
-/** The part of an Alpaca prompt that differs between rows, else the prompt's last lines. */
+/** What chat templates set around turns: `<|im_end|>`, `</s>`, `[/INST]`. */
+const marker = /<\|[^|\s]*\|>|<\/?s>|\[\/?[A-Z_]{2,}\]/;
+
+/** The part of an Alpaca prompt that differs between rows, else the last lines of the prompt or of its last turn that says something. */
 function question(prompt: string): string {
   const instruction = /### Instruction:\s*([\s\S]*?)\s*### /.exec(prompt)?.[1];
-  return (instruction ?? prompt.trim().split('\n').slice(-2).join(' ')).replace(/\s+/g, ' ');
+  const turns = prompt.split(marker).map((turn) => turn.trim().replace(/^user\n/, '')).filter((turn) => turn !== '' && !/^assistant\b/.test(turn));
+  return (instruction ?? (turns.at(-1) ?? prompt.trim()).split('\n').slice(-2).join(' ')).replace(/\s+/g, ' ');
 }
 
 function sideBySide(left: string[], right: string[], width: number): string[] {

@@ -1,4 +1,5 @@
 import { describeOrigin } from '../../contracts/hub-pin.js';
+import type { BaseConfig } from '../../contracts/fine-tune-config.js';
 import { describeTargets } from '../../engine/formats/lora-modules.js';
 import { count, counted, duration, percent } from './numbers.js';
 import type { ReportData } from './report-data.js';
@@ -15,7 +16,7 @@ export function trainingFacts({ config, model, train, timings, format, ingest }:
     ['Base model', describeOrigin(model.uri, model.files)],
     ['Trainable parameters', `${count(summary.trainableParameters)} of ${count(summary.totalParameters)} (${percent(summary.trainableParameters / summary.totalParameters, 3)})`],
     ['Adapter', adapter(config)],
-    ['Frozen base', base.dtype === 'nf4' ? `NF4${base.doubleQuant ? ', double-quantised' : ''}` : base.dtype],
+    ['Frozen base', storage(base)],
     ['Trained on', `${counted(ingest.report.train, 'row')}, ${counted(format.report.train.trainedTokens, 'token')} of which the loss counts (${config.train.loss === 'response' ? 'responses only' : 'prompts and responses'})`],
     ['Work done', `${counted(summary.steps, 'step')} of ${count(batchSize * accumulation)} rows (${batchSize} × ${accumulation}), ${counted(Number(summary.epochs.toFixed(2)), 'epoch')}, ${counted(summary.tokens, 'token')}`],
     ['Learning rate', learningRate(config.train)],
@@ -25,6 +26,8 @@ export function trainingFacts({ config, model, train, timings, format, ingest }:
     ['Backend', summary.backend],
   ];
 }
+
+const storage = (base: BaseConfig): string => (base.dtype === 'nf4' ? `NF4${base.doubleQuant ? ', double-quantised' : ''}` : base.dtype);
 
 function adapter({ lora, train }: ReportData['config']): string {
   const { rank, alpha, useDora, useRsLora, rankPattern, alphaPattern, excludeModules, layersToTransform, bias, modulesToSave, loraPlusRatio, from } = lora;
@@ -73,9 +76,11 @@ export function tokenFacts({ format: { report }, config }: ReportData): Fact[] {
 }
 
 /** What the figures rest on. */
-export function evidence({ evaluate, ingest, questions }: ReportData): string {
+export function evidence({ config, evaluate, ingest, questions }: ReportData): string {
+  const [trainedOn, measuredOn] = [config.base, config.evaluate.base ?? config.base].map(storage);
   const referenced = questions.filter(({ reference }) => reference !== null).length;
   const overlap = referenced > 0 ? `ROUGE-L on the ${counted(referenced, 'answer')} with a reference` : 'no answer has a reference';
   return `Loss is measured on ${counted(evaluate.metrics.evalTokens, 'token')} of ${counted(ingest.report.test, 'held-out row')}; ${overlap}, the other figures on ${counted(questions.length, 'greedy answer')} in the training format.`
+    + (measuredOn === trainedOn ? '' : ` For these figures the base is stored as ${measuredOn}; training and merging have it as ${trainedOn}.`)
     + (questions.length < 30 ? ' So few answers show a tendency, no more.' : '');
 }

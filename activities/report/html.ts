@@ -1,3 +1,5 @@
+import { printable } from './printable.js';
+
 /** Markup that is safe to put into a page as it is. */
 export class Html {
   constructor(readonly markup: string) {}
@@ -14,5 +16,5 @@ function markupOf(value: HtmlValue): string {
   if (value === undefined) return '';
   if (value instanceof Html) return value.markup;
   if (typeof value === 'object') return value.map(({ markup }) => markup).join('');
-  return String(value).replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
+  return printable(String(value)).replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 }

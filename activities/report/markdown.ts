@@ -46,7 +46,7 @@ function mergeSection({ merge }: ReportData): string[] {
   const verdict = mergeVerdict(merge);
   if (verdict === undefined) return [];
   const [ways, files] = [mergeTable(merge), ggufTable(merge)];
-  const texts = [verdict, ways && table(ways.head, ways.rows), mergeMeaning(merge), files && table(files.head, files.rows), ggufMeaning(merge)];
+  const texts = [verdict, ways && table(ways.head, ways.rows), mergeMeaning(merge), files && table(files.head, files.rows), ggufMeaning(merge), ...(merge.notes ?? [])];
   return ['## Merged model', ...texts.filter((text) => text !== undefined)];
 }
 

@@ -27,7 +27,7 @@ export function renderModelCard(data: ReportData, what: 'adapter' | 'merged'): s
     table(['Figure', 'Base', 'Tuned', 'Change'], figures.map(({ name, base, tuned, change }) => [name, base, tuned, change])),
     evidence(data),
     ...(waysTable ? ['### Merge', ...texts(mergeVerdict(merge)), table(waysTable.head, waysTable.rows), ...texts(mergeMeaning(merge))] : []),
-    ...(filesTable ? ['### GGUF', table(filesTable.head, filesTable.rows), ...texts(ggufMeaning(merge))] : []),
+    ...(filesTable ? ['### GGUF', table(filesTable.head, filesTable.rows), ...texts(ggufMeaning(merge)), ...(merge.notes ?? [])] : []),
     '## Data',
     facts([...rowFacts(data), ...tokenFacts(data)]),
     '## Training',

@@ -80,7 +80,8 @@ function mergedSection({ merge }: ReportData): Html {
   const [ways, files] = [mergeTable(merge), ggufTable(merge)];
   return html`<p>${mergeVerdict(merge)}</p>
 ${ways && html`<div class="card"><div class="wide">${textTable(ways)}</div></div><p class="quiet">${mergeMeaning(merge)}</p>`}
-${files && html`<div class="card"><div class="wide">${textTable(files)}</div></div><p class="quiet">${ggufMeaning(merge)}</p>`}`;
+${files && html`<div class="card"><div class="wide">${textTable(files)}</div></div><p class="quiet">${ggufMeaning(merge)}</p>`}
+${merge.notes?.map((note) => html`<p class="quiet">${note}</p>`)}`;
 }
 
 const textTable = ({ head, rows }: TextTable): Html => html`<table>

@@ -16,5 +16,6 @@ export async function status(id: string, console: Console): Promise<void> {
   if (uiUrl) console.out(runUrl(uiUrl, config.temporal.namespace, id));
   if (!run) return console.out('No worker answers, so the stages are not known. Start one with: npm run dev');
   terminalLines(run, console.columns()).forEach((line) => console.out(line));
-  Object.entries(run.artifacts).forEach(([name, uri]) => console.out(`  ${name.padEnd(10)}  ${uri}`));
+  const width = Math.max(10, ...Object.keys(run.artifacts).map(({ length }) => length));
+  Object.entries(run.artifacts).forEach(([name, uri]) => console.out(`  ${name.padEnd(width)}  ${uri}`));
 }

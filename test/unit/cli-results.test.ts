@@ -41,6 +41,18 @@ describe('answers side by side', () => {
   });
 });
 
+it.each([
+  '<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nDescribe a lamp<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n',
+  '<|start_header_id|>user<|end_header_id|>\n\nDescribe a lamp<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n', '<s>[INST] Describe a lamp[/INST]', 'Describe\na lamp\n',
+])('tells what was asked, without what a template sets around it: %j', (prompt) => {
+  const answer = (text: string): Answer => ({ format: 'training', prompt, reference: null, text, tokens: 1, stopped: true });
+  expect(answersSideBySide([answer('a')], [answer('b')], { count: 1, columns: 80 })[1]).toBe('Asked: Describe a lamp');
+});
+
+it('leaves a terminal no control characters to obey', () => {
+  expect(wrap('a\u001b[2J\0 b\tc', 20)).toEqual(['a\ufffd[2J\ufffd b c']);
+});
+
 it('wraps words to a width and cuts those that are longer', () => {
   expect(wrap('one two three\nverylongword', 7)).toEqual(['one two', 'three', 'verylon', 'gword']);
 });

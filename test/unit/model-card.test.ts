@@ -82,6 +82,12 @@ describe('the report', () => {
     expect(page).toContain('<a href="#merged">Merged model</a>');
   });
 
+  it('and the cards tell what a GGUF has not', () => {
+    const note = 'The adapter has no GGUF, which cannot hold DoRA; the merged model has it all.';
+    const noted = { ...data, merge: { ...data.merge, notes: [note] } };
+    for (const text of [renderPage(noted), renderMarkdown(noted), renderModelCard(noted, 'merged'), renderModelCard(noted, 'adapter')]) expect(text).toContain(note);
+  });
+
   it('has nothing to say of a merge that an earlier version made', () => {
     const earlier = { ...data, merge: { merged: data.merge.merged } };
     expect(renderPage(earlier)).not.toContain('id="merged"');

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { trainingFacts } from '../../activities/report/facts.js';
+import { evidence, trainingFacts } from '../../activities/report/facts.js';
 import type { ReportData } from '../../activities/report/report-data.js';
-import { loraSchema } from '../../contracts/fine-tune-config.js';
+import { loraSchema, type BaseConfig } from '../../contracts/fine-tune-config.js';
 import type { ReportInput } from '../../contracts/stages.js';
 import { reportInput } from '../kit/report-input.js';
 import { stageKit } from '../kit/stage.js';
@@ -34,5 +34,14 @@ describe('an adapter in a report', () => {
       'DoRA of rank 16, scaled by 8/√16 = 2, rank 4 for k_proj, alpha 2 for mlp\\..*, dropout 0.05, on all-linear but o_proj of layers 2, 3, with the biases of these, '
       + 'with embed_tokens and lm_head in full, LoRA+ of ratio 16, NEFTune noise of alpha 5, from hf://some/adapter',
     );
+  });
+});
+
+describe('what the figures rest on', () => {
+  const told = (evaluateBase?: BaseConfig) => evidence({ ...input, questions: [], config: { ...input.config, evaluate: { ...input.config.evaluate, base: evaluateBase } } } as unknown as ReportData);
+
+  it('names both ways of storing the base when they are two', () => {
+    expect(told({ dtype: 'bf16' })).toContain('For these figures the base is stored as bf16; training and merging have it as NF4, double-quantised.');
+    for (const same of [undefined, input.config.base]) expect(told(same)).not.toContain('stored as');
   });
 });

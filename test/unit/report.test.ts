@@ -4,6 +4,7 @@ import { ticks } from '../../activities/report/axis.js';
 import { compare } from '../../activities/report/comparison.js';
 import { distinctPart } from '../../activities/report/distinct-part.js';
 import { html, Html } from '../../activities/report/html.js';
+import { cell, fence } from '../../activities/report/markdown-text.js';
 import { duration, percent, significant, size } from '../../activities/report/numbers.js';
 import { verdict } from '../../activities/report/verdict.js';
 import type { Metrics } from '../../contracts/stages.js';
@@ -45,6 +46,10 @@ describe('html', () => {
     expect(html`<p title="${'"\'&'}">${'<b>'}${html`<i>${1}</i>`}${[new Html('x'), new Html('y')]}${undefined}</p>`.markup)
       .toBe('<p title="&#34;&#39;&#38;">&#60;b&#62;<i>1</i>xy</p>');
   });
+  it('and Markdown show control characters as signs', () => {
+    expect(html`${'a\0\u009b\tb\n'}`.markup).toBe('a␀\ufffd\tb\n');
+    expect([fence('a\u001b[1m'), cell('a\0')]).toEqual(['```\na␛[1m\n```', 'a␀']);
+  });
 });
 
 describe('numbers', () => {
@@ -65,6 +70,12 @@ describe('ticks', () => {
 describe('distinctPart', () => {
   it('leaves out the words that all texts begin and end with', () => {
     expect(distinctPart(['Describe a red mouse now', 'Describe a lamp now'])).toEqual(['red mouse', 'lamp']);
+  });
+  it.each([
+    ['<|im_start|>user\nDescribe X<|im_end|>\n<|im_start|>assistant\n'], ['<s>[INST] Describe X[/INST]'], ['<|user|>\nDescribe X</s>\n<|assistant|>\n'],
+    ['<|start_header_id|>user<|end_header_id|>\n\nDescribe X<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n'],
+  ])('leaves out what a chat template sets around a turn: %j', (template) => {
+    expect(distinctPart(['a < b', 'lamp'].map((product) => template.replace('X', product)))).toEqual(['a < b', 'lamp']);
   });
   it.each([[['one text'], ['one text']], [['same', 'same'], ['same', 'same']], [[], []], [['a b', 'a'], ['b', 'a']]])('of %j is %j', (texts, parts) => expect(distinctPart(texts)).toEqual(parts));
 });
