@@ -4,6 +4,7 @@ import { baseReference } from '../contracts/hub-pin.js';
 import type { GgufFile, ParityCheck } from '../contracts/stages.js';
 import type { TrainerJob } from '../contracts/trainer-messages.js';
 import { writeGgufModel } from '../engine/formats/gguf-write-model.js';
+import type { LlamaConfig } from '../engine/formats/llama-config.js';
 import { openModel } from '../engine/formats/open-model.js';
 import type { Tokenizer } from '../engine/formats/tokenizer.js';
 import type { WeightSource } from '../engine/formats/weight-source.js';
@@ -46,15 +47,21 @@ export async function exportGguf(input: ExportInput): Promise<{ files: WrittenFi
     }
     const checks = await checkModels(input, merged, files);
     const written = files.map((file, i) => ({ ...file, check: checks[i] }));
+    const notes = windowNotes(merged.config);
     const problems = ggufAdapterProblems(input.source.config, input.adapter);
-    if (problems.length === 0) return { files: [...written, await exportAdapter(input, directory)], notes: [] };
-    return { files: written, notes: [`The adapter has no GGUF, which cannot hold ${problems.join(', ')}; the merged model has it all.`] };
+    if (problems.length === 0) return { files: [...written, await exportAdapter(input, directory)], notes };
+    return { files: written, notes: [...notes, `The adapter has no GGUF, which cannot hold ${problems.join(', ')}; the merged model has it all.`] };
   } finally {
     await merged.close();
   }
 }
 
+/** llama.cpp reads the architectures that may have a window at all (see `ggufProblems`) without it. */
+const windowNotes = ({ slidingWindow, contextLength }: LlamaConfig): string[] =>
+  slidingWindow && slidingWindow.size < contextLength ? [`llama.cpp reads this model without its sliding window: beyond ${slidingWindow.size} tokens the GGUF files answer otherwise than the model.`] : [];
+
 const notChecked = (reason: string): ParityCheck => ({ state: 'not checked', reason });
+/** As infra/tools/llama-cpp.mjs sets it up. */
 const notInstalled = 'llama.cpp is not set up; npm run setup -- --llama-cpp does that';
 
 async function checkModels({ job, tokenizer, onProgress }: ExportInput, merged: WeightSource, files: readonly Omit<WrittenFile, 'check'>[]): Promise<ParityCheck[]> {

@@ -90,6 +90,15 @@ describe('a merge that exports without llama.cpp', () => {
     expect(notes).toEqual(['The adapter has no GGUF, which cannot hold a branch on the head of tied embeddings; the merged model has it all.']);
   });
 
+  it('tells from where on llama.cpp answers otherwise than a model with a sliding window', async () => {
+    const sliding = randomModel({ architecture: 'mistral', slidingWindow: { size: 32 } });
+    const base = join(directory, 'sliding');
+    await writeHuggingFaceModel(base, { config: sliding.config, read: (name) => sliding.read(name), tokenizer: await goldenTokenizer(directory, 'bytelevel') });
+    const { gguf, notes } = await merge({ modelDirectory: base, export: { gguf: ['f16'] } });
+    expect(gguf.map(({ type }) => type)).toEqual(['f16', 'adapter']);
+    expect(notes).toEqual(['llama.cpp reads this model without its sliding window: beyond 32 tokens the GGUF files answer otherwise than the model.']);
+  });
+
   it('says so too when what is set up is not it, or there is nothing to ask', async () => {
     await cp(modelDirectory, join(directory, 'elsewhere'), { recursive: true });
     await writeFile(join(directory, 'elsewhere/package.json'), '{}');
