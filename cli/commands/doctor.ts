@@ -2,7 +2,7 @@ import { loadConfig } from '../../temporal.config.js';
 import { CliError } from '../cli-error.js';
 import type { Console } from '../console.js';
 import type { Finding } from '../doctor/check.js';
-import { checkMemory, checkNode, checkPython, checkStore, checkTemporalCli, checkTemporalServer } from '../doctor/checks.js';
+import { checkLlamaCpp, checkMemory, checkNode, checkPython, checkStore, checkTemporalCli, checkTemporalServer } from '../doctor/checks.js';
 import { checkEngine } from '../doctor/engine.js';
 
 const marks: Record<Finding['state'], string> = { ok: '✓', warning: '!', problem: '✗' };
@@ -18,6 +18,7 @@ export async function doctor(console: Console): Promise<void> {
     () => checkTemporalCli(config),
     () => checkTemporalServer(config),
     () => checkStore(config),
+    () => checkLlamaCpp(config),
     () => checkEngine(config.backend),
   ];
   for (const check of checks) {

@@ -4,6 +4,7 @@ import { freemem, totalmem } from 'node:os';
 import { promisify } from 'node:util';
 import { isServing } from '../../infra/dev/dev-server.js';
 import { runningStack } from '../../infra/dev/stack.js';
+import { findLlamaCpp, installLlamaCpp } from '../../infra/tools/llama-cpp.mjs';
 import { findTemporalCli } from '../../infra/tools/temporal-cli.js';
 import { findPip } from '../../infra/tools/wheel.js';
 import { openStore } from '../../store/open-store.js';
@@ -45,6 +46,12 @@ export const checkTemporalCli = ({ cacheDirectory }: TemperConfig): Promise<Find
     const { stdout } = await run(cli.path, ['--version']);
     return ok('Temporal CLI', `${stdout.trim()} (${cli.path})`);
   });
+
+/** llama.cpp is wanted by runs alone that export GGUF files. */
+export async function checkLlamaCpp({ cacheDirectory }: TemperConfig): Promise<Finding> {
+  const directory = await findLlamaCpp(cacheDirectory);
+  return ok('llama.cpp', directory ?? `not set up, so GGUF files are not checked; ${installLlamaCpp} does that`);
+}
 
 export async function checkTemporalServer({ temporal }: TemperConfig): Promise<Finding> {
   const address = (await runningStack(dataDirectory))?.address ?? temporal.address;
