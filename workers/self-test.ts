@@ -1,11 +1,13 @@
 /**
- * Trains a tiny random LLaMA for some steps on the backend that a run would use, and prints one JSON line about it. `temper doctor`
- * starts it in a process of its own, as a run does its engine.
+ * Prints what there is of CUDA, then trains a tiny random LLaMA for some steps on the backend that a run would use and prints how that
+ * went: a JSON line each. `temper doctor` starts it in a process of its own, as a run does its engine.
  *
  *   self-test.ts [BACKEND]
  */
 import { loraSchema, trainSchema } from '../contracts/fine-tune-config.js';
 import type { TokenRows } from '../engine/data/batches.js';
+import { inspectCuda } from '../engine/cuda/inspect.js';
+import { registerCudaBackend } from '../engine/cuda/register.js';
 import type { LlamaConfig } from '../engine/formats/llama-config.js';
 import type { WeightSource } from '../engine/formats/weight-source.js';
 import { loadModel } from '../engine/model/load.js';
@@ -25,6 +27,8 @@ const config: LlamaConfig = {
   contextLength: 256, ropeTheta: 10_000, rmsNormEps: 1e-5, tiedEmbeddings: true, eosTokenIds: [0],
 };
 
+process.stdout.write(`${JSON.stringify(inspectCuda())}\n`);
+registerCudaBackend();
 const { name, description } = await selectBackend(process.argv[2] as BackendName | undefined);
 const model = await loadModel(randomWeights(config), { dtype: 'nf4', doubleQuant: true });
 const losses: number[] = [];

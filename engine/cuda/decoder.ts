@@ -62,7 +62,8 @@ export class CudaDecoder implements FusedDecoder {
   static fits(model: DecoderModel): boolean {
     const { heads, kvHeads, headDim, embedding, blocks } = model;
     const linears = blocks.flatMap(({ query, key, value, output, gate, up, down }) => [[query, key, value], [output], [gate, up], [down]]);
-    const plain = linears.flat().concat(model.head).every(({ lora }) => lora?.magnitude === undefined);
+    // A branch with magnitudes (DoRA) is no branch of this kind; a matrix that is trained stays in float32.
+    const plain = [...linears.flat(), model.head, { weight: embedding }].every(({ weight, lora }: DecoderLinear) => lora?.magnitude === undefined && !(weight.kind === 'dense' && weight.trained));
     const alike = (group: DecoderLinear[]) => new Set(group.map(({ weight }) => kindOf(weight))).size === 1;
     return plain && headDim % 4 === 0 && headDim <= 256 && heads / kvHeads <= MOST_GROUPS && embedding.shape[1] % 16 === 0
       && linears.every((group) => alike(group) && group.every(({ weight }) => weight.shape[1] % 16 === 0)) && model.head.weight.shape[0] < 2 ** 22;

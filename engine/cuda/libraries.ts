@@ -66,12 +66,18 @@ export function loadLibrary(library: CudaLibrary, paths: LibraryPaths = {}): Fou
       for (const companion of path.includes('/') ? children(dirname(path), /^libnvrtc-builtins\.so[\d.]+$/) : []) if (library === 'nvrtc') koffi.load(companion);
       return { handle: koffi.load(path), path };
     } catch (error) {
-      failures.push(`${path} (${firstLine(error)})`);
+      // That the loader's own search has no such file needs no saying; anything else does.
+      if (path.includes('/') || !/No such file/.test(String(error))) failures.push(`${path}: ${firstLine(error)}`);
     }
   }
-  const looked = chosen ? [] : [`in ${['the loader\'s path', ...directories(library)].join(', ')}`];
-  throw new CudaError('library_missing', `${what}: expected to load it, got: ${failures.join('; ')}; looked ${looked.concat(`at ${environment}`).join(' and ')}; ${advice}`);
+  const looked = chosen
+    ? `${paths[library] ? 'the path it was given' : environment} alone was looked at`
+    : `looked for ${names.join(', ')} in ${["the loader's path", ...directories(library)].join(', ')}; ${environment} may name the file`;
+  throw new CudaError('library_missing', `${what}: expected to load it, got ${failures.join('; ') || 'none'}; ${looked}; ${advice}`);
 }
+
+/** How to get a library. */
+export const libraryAdvice = (library: CudaLibrary): string => descriptions[library].advice;
 
 /** Every folder in which the library may be, existing ones only. */
 export function directories(library: CudaLibrary): string[] {

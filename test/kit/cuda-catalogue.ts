@@ -17,6 +17,7 @@ import { loraDownProgram, loraInputProgram, loraOutputProgram, loraSpreadProgram
 import { crossEntropyProgram } from '../../engine/cuda/programs/loss.cu.js';
 import { argReduceProgram, cumulativeSumProgram, reduceProgram, softmaxProgram, type Reduction } from '../../engine/cuda/programs/reduce.cu.js';
 import { segmentSumProgram } from '../../engine/cuda/programs/segment-sum.cu.js';
+import { decodingPrograms } from './cuda-catalogue-decoding.js';
 
 const formats: Format[] = ['f32', 'bf16', 'i32', 'u8'];
 
@@ -24,6 +25,7 @@ const formats: Format[] = ['f32', 'bf16', 'i32', 'u8'];
 export function catalogue(): CudaProgram[] {
   const attention = [64, 80, 96, 100, 128].map((headSize) => ({ batch: 2, length: 300, heads: 4, kvHeads: 2, headSize }));
   const programs = [
+    ...decodingPrograms(),
     adamWProgram(3), gradientNormProgram(), gradientSquaresProgram(3), addGradientsProgram(3, true), addGradientsProgram(3, false),
     attentionBoundsProgram(attention[0]),
     ...attention.flatMap((shape) => [attentionProgram(shape), attentionDeltaProgram(shape), attentionKeyGradientProgram(shape), attentionQueryGradientProgram(shape)]),
