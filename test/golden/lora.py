@@ -11,7 +11,6 @@ Writes into test/golden/lora/:
 
 transformers 5.23.0, peft 0.21.2, torch 2.15.0, bitsandbytes 0.50.2. Run: python test/golden/lora.py (after model.py and train.py)
 """
-import contextlib
 import json
 import shutil
 import tempfile
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch.utils.data import SequentialSampler
 from transformers import BitsAndBytesConfig, LlamaForCausalLM, Trainer, TrainingArguments
@@ -48,6 +48,8 @@ CASES = {
     "saved-tied": dict(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"], base="tied"),
     "saved-tied-embedding": dict(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens"], base="tied"),
     "bias-lora-only": dict(bias="lora_only", target_modules=["q_proj", "o_proj", "up_proj"], base="biased"),
+    "dropout": dict(r=2, target_modules=["q_proj", "v_proj", "down_proj"], lora_dropout=0.25),
+    "dropout-dora": dict(r=2, target_modules=["v_proj", "up_proj"], lora_dropout=0.25, use_dora=True),
     "neftune": dict(r=2, target_modules=["q_proj", "v_proj"], noise=5.0),
     "bias-all-dora": dict(bias="all", use_dora=True, target_modules=["q_proj"], base="biased", ratio=4),
 }
@@ -107,34 +109,63 @@ def philox(count, step, stream, seed=42):
     return np.stack(c, axis=1).reshape(-1)[:count]
 
 
-class KnownNoise:
-    """Puts Temper's noise in the place of the one that transformers' hook of NEFTune draws, micro-batch by micro-batch."""
+LINEAR = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
 
-    def __init__(self):
-        per_epoch = -(-len(rows) // BATCH)
+
+class KnownDraws:
+    """Puts what Temper draws in the place of what is drawn by the hook of NEFTune and by dropout, micro-batch by micro-batch."""
+
+    def __init__(self, model):
+        self.model, per_epoch = model, -(-len(rows) // BATCH)
         self.places, step = [], 0
         while step < STEPS:
             for first in range(0, per_epoch, ACCUMULATION):
                 step += 1
                 self.places += [(step, micro, rows[BATCH * (first + micro) : BATCH * (first + micro + 1)]) for micro in range(min(ACCUMULATION, per_epoch - first))]
 
-    def __enter__(self):
-        self.uniform, places = torch.Tensor.uniform_, iter(self.places)
+    def in_rows(self, values, shape, batch):
+        """Values in the order of Temper's lines, of which the first has the longest row, in the order of the rows."""
+        order = sorted(range(len(batch)), key=lambda row: -len(batch[row]["input_ids"]))
+        lines, result = torch.from_numpy(values).reshape(shape), torch.empty(shape)
+        result[order] = lines
+        return result
+
+    def noise(self):
+        places = iter(self.places)
 
         def draw(tensor, low, high):
             step, micro, batch = next(places)
             words = philox(tensor.numel(), step, micro * 4096 + 4095)
-            lines = torch.from_numpy((((words & np.uint64(0x7FFFFF)).astype(np.float64) + 0.5) / 2**22 - 1).astype(np.float32)).reshape(tensor.shape) * high
-            # Temper lays the longest row first.
-            order = sorted(range(len(batch)), key=lambda row: -len(batch[row]["input_ids"]))
-            for line, row in enumerate(order):
-                tensor[row] = lines[line]
-            return tensor
+            values = (((words & np.uint64(0x7FFFFF)).astype(np.float64) + 0.5) / 2**22 - 1).astype(np.float32)
+            return tensor.copy_(self.in_rows(values, tensor.shape, batch) * high)
 
-        torch.Tensor.uniform_ = draw
+        return draw
+
+    def dropout(self, place, rate):
+        places = iter(self.places)
+
+        def draw(x):
+            step, micro, batch = next(places)
+            words = philox(-(-x.numel() // 2), step, micro * 4096 + place)
+            halves = np.stack([words & np.uint64(0x7FFF), (words >> np.uint64(16)) & np.uint64(0x7FFF)], axis=1).reshape(-1)[: x.numel()]
+            return x * self.in_rows((halves >= rate * 32768).astype(np.float32), x.shape, batch) / (1 - rate)
+
+        return draw
+
+    def __enter__(self):
+        self.uniform, torch.Tensor.uniform_ = torch.Tensor.uniform_, self.noise()
+        self.dropouts = []
+        for path, module in self.model.named_modules():
+            if isinstance(module, LoraLayer) and isinstance(module.lora_dropout["default"], torch.nn.Dropout):
+                layer, name = path.split(".layers.")[1].split(".", 1)
+                dropout = module.lora_dropout["default"]
+                self.dropouts.append(dropout)
+                dropout.forward = self.dropout(int(layer) * len(LINEAR) + LINEAR.index(name), dropout.p)
 
     def __exit__(self, *_):
         torch.Tensor.uniform_ = self.uniform
+        for dropout in self.dropouts:
+            del dropout.forward
 
 
 class InOrder(Trainer):
@@ -176,10 +207,11 @@ def main():
             )
             optimizer = ratio and create_loraplus_optimizer(model, torch.optim.AdamW, lr=LEARNING_RATE, loraplus_lr_ratio=ratio, loraplus_weight_decay=DECAY, eps=1e-8)
             trainer = InOrder(model=model, args=arguments, train_dataset=rows, data_collator=collate, optimizers=(optimizer, None))
-            with KnownNoise() if noise else contextlib.nullcontext():
+            with KnownDraws(model):
                 trainer.train()
             log = [entry for entry in trainer.state.log_history if "loss" in entry]
-        with torch.no_grad():  # in training mode, which changes nothing without dropout: bitsandbytes' CPU path for inference computes in bf16
+        with torch.no_grad():
+            model.train(base == "nf4")  # bitsandbytes' CPU path for inference computes in bf16
             batch = collate([rows[0]])
             final[f"{case}/logits"] = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[0].contiguous()
         expected["cases"][case] = {"base": base, **({"ratio": ratio} if ratio else {}), **({"noise": noise} if noise else {}), "trainable": trainable, "total": total, "loss": [e["loss"] for e in log], "gradNorm": [e["grad_norm"] for e in log]}
