@@ -45,6 +45,7 @@ if (what === 'check') {
       const seconds = (performance.now() - started) / 1000;
       await source.close();
       console.log(`RESULT load ${what} as ${base}, ${turn} time: ${seconds.toFixed(2)} s, ${(model.parameters / 1e9).toFixed(2)} G parameters, ${(backend.device.memory.memory().inUse / 2 ** 30).toFixed(2)} GiB in use`);
+      if (turn === 'second') console.log(`ROW ${JSON.stringify({ seconds: Number(seconds.toFixed(2)), peakGiB: Number((backend.device.memory.memory().peakInUse / 2 ** 30).toFixed(2)) })}`);
       disposeModel(model);
     }
   }

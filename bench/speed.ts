@@ -1,22 +1,24 @@
 /**
  * The speed table on this machine's GPU: training steps of OpenLLaMA-3b-v2's shape (random weights, NF4 with double quantisation,
  * r = 8 on all eight modules, dropout 0.05, AdamW and clipping included) and the article's whole job, both through the trainer;
- * generation; the floor; and other trainers, where Python has them. Each in a process of its own.
- *   npx tsx bench/speed.ts [OUTPUT FOLDER] [training|generation|article|peers ...]       @default bench/results, all of them
+ * generation; loading from disk; the floor; and other trainers, where Python has them. Each in a process of its own.
+ *   npx tsx bench/speed.ts [OUTPUT FOLDER] [training|generation|loading|article|peers ...]       @default bench/results, all of them
  * Writes <card>.json and <card>.md. Rows that were not asked for are taken over from the folder's file.
  */
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { dirname, extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 interface Row {
   name: string;
-  tokensPerSecond: number;
+  /** Null for what has no tokens. */
+  tokensPerSecond: number | null;
   peakGiB: number | null;
   floorTokensPerSecond: number | null;
   peers: Record<string, { tokensPerSecond: number; peakGiB?: number }>;
-  /** Of a whole job. */
+  /** Of a whole job, or of loading. */
   seconds?: number;
   /** Measured at; added when the row is written. */
   commit?: string;
@@ -26,6 +28,7 @@ const here = dirname(fileURLToPath(import.meta.url));
 const extension = extname(fileURLToPath(import.meta.url));
 const model = 'open-llama-3b-v2';
 const ARTICLE = "the article's job: 4,750 rows, 3 epochs, evaluations included";
+const LOADING = 'loading 3.4 G parameters from bf16 safetensors as NF4, the file in the system\'s cache';
 
 /** Runs a script beside this one. @returns the lines marked ROW, and what it said of the device */
 function run(script: string, ...args: string[]): { rows: Record<string, number>[]; device: string } {
@@ -50,7 +53,7 @@ const training: [name: string, args: string[], tokens: number][] = [
   ['16 x 256, lowest memory', ['16', '256', '1', 'tune', 'recompute'], 4096],
 ];
 
-const order = [...training.map(([name]) => name), ARTICLE, ...[1, 16, 64].map((batch) => `generate, batch ${batch}`)];
+const order = [...training.map(([name]) => name), ARTICLE, ...[1, 16, 64].map((batch) => `generate, batch ${batch}`), LOADING];
 const date = new Date().toISOString().slice(0, 10);
 const commit = commitOf();
 
@@ -109,6 +112,16 @@ if (isWanted('generation')) {
     record({ name, tokensPerSecond, peakGiB: null, floorTokensPerSecond: null, peers: peersOf(name) });
   }
 }
+if (isWanted('loading')) {
+  const files = mkdtempSync(join(tmpdir(), 'temper-loading-'));
+  try {
+    const { rows: [{ seconds, peakGiB }], device: on } = run('gpu-load', model, files, 'nf4');
+    device = on;
+    record({ name: LOADING, seconds, tokensPerSecond: null, peakGiB, floorTokensPerSecond: null, peers: {} });
+  } finally {
+    rmSync(files, { recursive: true });
+  }
+}
 console.log(`\n${markdown()}`);
 
 /** Adds a row and writes the files, so that a run that is cut short leaves what it measured. */
@@ -131,7 +144,7 @@ function card(): string {
 
 function markdown(): string {
   const names = [...new Set(rows.flatMap((row) => Object.keys(row.peers)))];
-  const cell = (entry?: { tokensPerSecond: number; peakGiB?: number | null }) => (entry ? `${entry.tokensPerSecond.toLocaleString('en-US')}${entry.peakGiB ? `, ${entry.peakGiB} GiB` : ''}` : '–');
+  const cell = (entry?: { tokensPerSecond: number | null; peakGiB?: number | null }) => (entry ? `${entry.tokensPerSecond?.toLocaleString('en-US') ?? '–'}${entry.peakGiB ? `, ${entry.peakGiB} GiB` : ''}` : '–');
   return [
     `# ${card()}`,
     '',
@@ -141,7 +154,7 @@ function markdown(): string {
     '',
     `| tokens a step | Temper | floor | share of the floor | ${names.join(' | ')} |`,
     `|---|---|---|---|${names.map(() => '---').join('|')}|`,
-    ...rows.map((row) => `| ${row.name}${row.seconds === undefined ? '' : `: ${row.seconds} s`}${row.commit === commit ? '' : ` (at ${row.commit ?? 'an earlier commit'})`} | ${cell(row)} | ${row.floorTokensPerSecond?.toLocaleString('en-US') ?? '–'} | ${row.floorTokensPerSecond ? `${Math.round((100 * row.tokensPerSecond) / row.floorTokensPerSecond)}%` : '–'} | ${names.map((name) => cell(row.peers[name])).join(' | ')} |`),
+    ...rows.map((row) => `| ${row.name}${row.seconds === undefined ? '' : `: ${row.seconds} s`}${row.commit === commit ? '' : ` (at ${row.commit ?? 'an earlier commit'})`} | ${cell(row)} | ${row.floorTokensPerSecond?.toLocaleString('en-US') ?? '–'} | ${row.floorTokensPerSecond && row.tokensPerSecond ? `${Math.round((100 * row.tokensPerSecond) / row.floorTokensPerSecond)}%` : '–'} | ${names.map((name) => cell(row.peers[name])).join(' | ')} |`),
     '',
   ].join('\n');
 }
