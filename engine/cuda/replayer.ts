@@ -4,17 +4,25 @@ import type { FrozenWeight } from '../tensor/weight-types.js';
 import type { CudaBackend } from './backend.js';
 import { WORKSPACE_BYTES } from './cublas-lt.js';
 import { GraphCache } from './graph.js';
+import { HostMemory, StreamEvent } from './host-memory.js';
 import { Shelf } from './shelf.js';
+
+const LANDING_BYTES = 4096;
 
 /** What the backend offers to a training: recorded passes, and memory that is planned. */
 export class CudaReplayer implements Replayer {
   private readonly graphs: GraphCache;
   private readonly shelf: Shelf;
   private offload = false;
+  /** Where scalars are read to, and a point in the stream after the copies. */
+  private landing?: HostMemory;
+  private landed?: StreamEvent;
+  private readonly toHost;
 
   constructor(private readonly backend: CudaBackend) {
     this.graphs = new GraphCache(backend);
     this.shelf = new Shelf(backend);
+    this.toHost = backend.device.driver.call('int cuMemcpyDtoHAsync_v2(uint64, uint64, size_t, uint64)');
   }
 
   run(computation: Computation): Tensor[] {
@@ -63,6 +71,22 @@ export class CudaReplayer implements Replayer {
 
   shelve(x: Tensor): Shelved {
     return this.offload ? this.shelf.put(x) : { fetch: () => undefined, take: () => x };
+  }
+
+  read(scalars: readonly Tensor[]): () => number[] {
+    const { device } = this.backend;
+    const bytes = 4 * scalars.length;
+    if (!this.landing || this.landing.bytes.length < bytes) {
+      this.landing?.dispose();
+      this.landing = new HostMemory(device, Math.max(bytes, LANDING_BYTES));
+    }
+    const { address, bytes: { buffer } } = this.landing, event = (this.landed ??= new StreamEvent(device));
+    this.backend.with('f32', scalars, (...values) => values.forEach((value, i) => this.toHost(address + 4 * i, this.backend.address(value), 4, device.stream)));
+    event.record();
+    return () => {
+      event.wait();
+      return Array.from(new Float32Array(buffer, 0, scalars.length));
+    };
   }
 
   clear(): void {

@@ -59,6 +59,8 @@ export interface Replayer {
   memory(): { inUse: number; workspace: number; free: number };
   /** Puts a tensor away; see `shelve`. */
   shelve(x: Tensor): Shelved;
+  /** Begins to read float32 scalars; see `readScalars`. */
+  read(scalars: readonly Tensor[]): () => number[];
   /** Forgets what was recorded, and frees its memory. */
   clear(): void;
 }
@@ -78,6 +80,15 @@ export const replayer = (): Replayer | undefined => (backend() as { replayer?: R
 export function replay(computation: Computation): Tensor[] {
   const { inputs, compute } = computation;
   return replayer()?.run(computation) ?? tidy(() => compute([...inputs]));
+}
+
+/**
+ * Begins to read scalars. What is returned waits for them, and not for what was queued since on a backend that can tell the two
+ * apart. One reading at a time.
+ */
+export function readScalars(scalars: readonly Tensor[]): () => Promise<number[]> {
+  const values = replayer()?.read(scalars);
+  return async () => values?.() ?? Promise.all(scalars.map(async (scalar) => (await scalar.data())[0]));
 }
 
 /** Puts a tensor that is needed much later out of the way. It belongs to the shelf from then on. */

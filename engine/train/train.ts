@@ -6,7 +6,7 @@ import { LoraAdapter, type DropoutDraw, type ParameterValues } from '../model/ad
 import type { LlamaModel } from '../model/load.js';
 import { withTrainedParts } from '../model/trained-parts.js';
 import { adamW, createAdamW, disposeAdamW, type AdamWState } from '../tensor/adam-w.js';
-import { replayer } from '../tensor/replay.js';
+import { readScalars, replayer } from '../tensor/replay.js';
 import { parametersDigest, trainingDigest, type TrainingState } from './checkpoint.js';
 import { evaluateLoss, largestEvaluation, longestOf } from './evaluate.js';
 import { evaluationsWithoutGain, logEval, logStep, newTrainerState, type StepLog, type TrainerState } from './history.js';
@@ -194,11 +194,12 @@ class Training {
     for (const i of batches.keys()) await this.hooks.onProgress?.('training', step + (i + 1) / batches.length, this.plan.steps);
     const learningRate = learningRateAt(planSchedule(train, this.plan.steps), step);
     const { gradNorm: norm } = adamW(this.parameters.map(({ variable }) => variable), this.passes.sums, this.optimizer, { ...train, learningRate, groups: this.groups });
+    const read = readScalars([...losses, norm]);
     if (replayer() && step + 1 < this.plan.steps) this.ahead = this.queueAhead(step + 1);
 
-    // Only here the host waits for the device.
-    const values = await Promise.all(losses.map(async (loss) => (await loss.data())[0]));
-    const [gradNorm] = await norm.data();
+    // Only here the host waits for the device, which goes on with the next step.
+    const values = await read();
+    const gradNorm = values.pop()!;
     dispose([losses, norm]);
     const bad = values.findIndex((value) => !Number.isFinite(value));
     if (bad >= 0 || !Number.isFinite(gradNorm)) throw this.notFinite(queued, bad);
