@@ -61,7 +61,8 @@ await describeWithLlamaCpp('a GGUF in llama.cpp', (llamaCpp) => {
   });
 
   it('is told from a model that is another one', async () => {
-    const path = join(directory, 'llama.gguf');
+    const path = join(directory, 'one.gguf');
+    await writeGgufModel(path, { source: randomModel(), tokenizer: await goldenTokenizer(directory, 'bytelevel'), name: 'one' }, 'f16');
     const other = randomModel({ ropeTheta: 500 });
     expect((await parity(other, path)).kl).toBeGreaterThan(0.01);
   });
