@@ -2,6 +2,9 @@
  * The gradient to attention's queries on Hopper. A block owns 64 queries a computing warpgroup, with their output's gradient; tiles of
  * keys and values stream past them. Three products a tile: the scores, the gradient of the weights, and the sum into dq, which
  * runs while the next tile's scores are begun. Also makes the row products dOut · out that the kernel for keys needs.
+ * Bound by the L2 cache (71% of its throughput) and the tensor pipe (58%, ncu). H100 80GB HBM3, 4 x 2048 tokens, TFLOP/s of what the
+ * mask leaves, three products: 32 heads of 100: 370 to 410 (portable 148); 32/8 heads of 128: 560. Tiles of 96 with two stages gave
+ * 353 where 128 gave 412, of 80 with two buffers 326, three warpgroups with tiles of 64 319.
  */
 import { ceilDiv, type CudaProgram } from '../program.js';
 import type { AttentionShape } from './attention-shape.js';
