@@ -19,6 +19,11 @@ const strip = (name: string, prefix: string) => (name.startsWith(prefix) ? name.
 /** Weights of an earlier version that loaders would take for this one's. */
 const isWeights = (path: string) => /^(model|adapter_model)[\w.-]*\.(safetensors|gguf|index\.json)$/.test(path);
 
+/** What a fine-grained token may do, as the hub tells of it. */
+interface FineGrained {
+  scoped?: { entity: { name?: string }; permissions: string[] }[];
+}
+
 /** How often a commit is tried anew after someone else's came between. */
 const attempts = 3;
 
@@ -40,6 +45,10 @@ export async function checkHub({ repo }: HubConfig, settings: HubSettings): Prom
     throw refuse(`expected a repository of ${[account.name, ...orgs.map(({ name }) => name)].join(', ')}, whose token this is, got ${repo}`);
   }
   if (org?.roleInOrg === 'read') throw refuse(`${account.name} may only read in ${owner}: ask its administrators for the right to write`);
+  const grants = (account.auth.accessToken as { fineGrained?: FineGrained } | undefined)?.fineGrained?.scoped;
+  if (grants && !grants.some(({ entity, permissions }) => [owner, repo].includes(entity.name ?? '') && permissions.includes('repo.write'))) {
+    throw refuse(`the token has no right to write to ${repo}: give it that right, or set HF_TOKEN to another (${tokens})`);
+  }
   if (account.auth.accessToken?.role === 'read') throw refuse(`the token may only read: set HF_TOKEN to one that may write (${tokens})`);
 }
 

@@ -9,7 +9,9 @@ export interface HubAccount {
   /** Organisations with the account's role in each. @default none */
   orgs?: readonly { name: string; roleInOrg: 'admin' | 'write' | 'contributor' | 'read' }[];
   /** @default write */
-  role?: 'write' | 'read';
+  role?: 'write' | 'read' | 'fineGrained';
+  /** Of a fine-grained token. */
+  grants?: readonly { entity: { type: string; name: string }; permissions: readonly string[] }[];
 }
 
 /** Objects that were uploaded, by their sha256. */
@@ -31,7 +33,7 @@ export function answerUpload(request: IncomingMessage, response: ServerResponse,
     [/^\/api\/whoami-v2$/, 'GET', () => json(response, {
       type: 'user', id: '1', name: account!.name, fullname: account!.name, isPro: false,
       orgs: (account!.orgs ?? []).map((org) => ({ type: 'org', id: org.name, ...org })),
-      auth: { type: 'access_token', accessToken: { displayName: 'test', role: account!.role ?? 'write', createdAt: '2026-01-01T00:00:00.000Z' } },
+      auth: { type: 'access_token', accessToken: { displayName: 'test', role: account!.role ?? 'write', ...(account!.grants && { fineGrained: { scoped: account!.grants } }), createdAt: '2026-01-01T00:00:00.000Z' } },
     })],
     [/^\/api\/repos\/create$/, 'POST', (_, body) => create(response, served, JSON.parse(body.toString()) as never)],
     [/^\/api\/models\/([^/]+\/[^/]+)\/branch\/([^/]+)$/, 'POST', ([name, branch]) => withRepository(response, served, name, ({ revisions }) => {

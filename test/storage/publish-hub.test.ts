@@ -104,6 +104,14 @@ describe('checking the hub before a run', () => {
     await expect(checking.finally(() => strict.close())).rejects.toThrow('the token may only read: set HF_TOKEN to one that may write');
   });
 
+  it('looks into what a fine-grained token may do', async () => {
+    const grants = [{ entity: { type: 'user', name: 'tester' }, permissions: ['repo.content.read'] }, { entity: { type: 'model', name: 'tester/mine' }, permissions: ['repo.write'] }];
+    const fine = await startHub({ token, account: { name: 'tester', role: 'fineGrained', grants } });
+    const check = (repo: string) => checkHub(hubSchema.parse({ repo }), as({ endpoint: fine.endpoint }));
+    await check('tester/mine');
+    await expect(check('tester/other').finally(() => fine.close())).rejects.toThrow('the token has no right to write to tester/other: give it that right');
+  });
+
   it('lets the owner pass, and a member of an organisation', async () => {
     await checkHub(hubSchema.parse({ repo: 'tester/new' }), settings);
     await checkHub(hubSchema.parse({ repo: 'team/new' }), settings);
