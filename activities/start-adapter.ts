@@ -46,6 +46,16 @@ export function takeOptions(config: LoraConfig, { options }: StartAdapter, given
   return { lora: { ...config, ...own }, problems };
 }
 
+/** Problems of options that are the adapter's and not the user's, as problems of the adapter. */
+export function ofAdapter(problems: readonly Problem[], given: unknown): Problem[] {
+  const named = typeof given === 'object' && given !== null ? given : {};
+  return problems.map((problem) => {
+    const option = settled.find((name) => problem.path.split(/[.[]/, 2).join('.') === `lora.${name}`);
+    if (option === undefined || option in named) return problem;
+    return { path: 'lora.from', message: `the adapter's ${problem.path.slice('lora.'.length)} does not fit the model: ${problem.message}` };
+  });
+}
+
 const inOrder = (value: unknown): unknown => (Array.isArray(value) ? [...value].sort() : value);
 
 /** Whether the adapter's tensors are those that its options and the model call for. */

@@ -24,7 +24,7 @@ import { locateModel, type LocalModel } from './sources/models.js';
 import type { SourceProgress, SourceSettings } from './sources/source-settings.js';
 import { isBadSource } from './sources/source-uri.js';
 import { defineStage, type Stage } from './stage.js';
-import { adapterProblems, readStartAdapter, takeOptions } from './start-adapter.js';
+import { adapterProblems, ofAdapter, readStartAdapter, takeOptions } from './start-adapter.js';
 
 /**
  * Checks a run's input before anything is spent on it, fills in the defaults and pins model, dataset and the adapter it starts from by digest.
@@ -71,12 +71,13 @@ export async function validate(input: unknown, settings: SourceSettings, progres
   const described = localModel && (await attempt('model.uri', () => describe(localModel)));
   const localAdapter = adapter && (worthFetching || !adapter.remote) ? await attempt('lora.from', () => adapter.fetch(progress)) : undefined;
   const start = localAdapter && (await attempt('lora.from', () => readStartAdapter(localAdapter.path)));
+  const given = (input as { lora?: unknown }).lora;
   if (start) {
-    const taken = takeOptions(config.lora, start, (input as { lora?: unknown }).lora);
+    const taken = takeOptions(config.lora, start, given);
     problems.push(...taken.problems);
     config = { ...config, lora: taken.lora };
   }
-  if (described) problems.push(...modelProblems(config, described.architecture), ...(await exportProblems(config, described)));
+  if (described) problems.push(...(start ? ofAdapter(modelProblems(config, described.architecture), given) : modelProblems(config, described.architecture)), ...(await exportProblems(config, described)));
   if (described && start && !problems.some(({ path }) => path.startsWith('lora.'))) problems.push(...adapterProblems(start, described.architecture));
   const files = dataset && (worthFetching || !dataset.remote) ? await attempt('dataset.uri', () => dataset.fetch(progress)) : undefined;
   problems.push(...(files

@@ -222,7 +222,7 @@ const mergeSchema = z.strictObject({
   /** Of the merged model's weights. @default bf16 */
   dtype: z.enum(['bf16', 'f16', 'f32']).default('bf16'),
   /** Weights are cut into files of at most this size, as transformers does. @default 5GB */
-  maxShardSize: z.string().regex(sizePattern, 'expected a number with KB, MB, GB, KiB, MiB or GiB, such as 5GB').default('5GB'),
+  maxShardSize: z.string().refine((size) => parseSize(size) > 0, 'expected a number above 0 with KB, MB, GB, KiB, MiB or GiB, such as 5GB').default('5GB'),
   /**
    * A quantised base can be merged in two ways: onto the model's own weights, or onto the dequantised ones that the adapter was
    * trained against. Both are measured on whole test rows until about this many tokens have been read, and the better one is

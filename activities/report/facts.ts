@@ -1,5 +1,5 @@
 import { describeOrigin } from '../../contracts/hub-pin.js';
-import type { BaseConfig } from '../../contracts/fine-tune-config.js';
+import type { BaseConfig, TrainConfig } from '../../contracts/fine-tune-config.js';
 import { describeTargets } from '../../engine/formats/lora-modules.js';
 import { count, counted, duration, percent } from './numbers.js';
 import type { ReportData } from './report-data.js';
@@ -18,7 +18,7 @@ export function trainingFacts({ config, model, train, timings, format, ingest }:
     ['Adapter', adapter(config)],
     ['Frozen base', storage(base)],
     ['Trained on', `${counted(ingest.report.train, 'row')}, ${counted(format.report.train.trainedTokens, 'token')} of which the loss counts (${config.train.loss === 'response' ? 'responses only' : 'prompts and responses'})`],
-    ['Work done', `${counted(summary.steps, 'step')} of ${count(batchSize * accumulation)} rows (${batchSize} × ${accumulation}), ${counted(Number(summary.epochs.toFixed(2)), 'epoch')}, ${counted(summary.tokens, 'token')}`],
+    ['Work done', `${counted(summary.steps, 'step')} of ${count(batchSize * accumulation)} rows (${batchSize} × ${accumulation}), ${counted(Number(summary.epochs.toFixed(2)), 'epoch')}, ${counted(summary.tokens, 'token')}${endedEarly(config.train, summary) ? '; ended early, as the held-out loss fell no more' : ''}`],
     ['Learning rate', learningRate(config.train)],
     ...(config.train.keep === 'best' ? [['Adapter kept', `that of step ${count(summary.keptStep)}, which had the lowest held-out loss`] satisfies Fact] : []),
     ['Mean training loss', `${summary.trainLoss.toFixed(3)} nats per token`],
@@ -26,6 +26,10 @@ export function trainingFacts({ config, model, train, timings, format, ingest }:
     ['Backend', summary.backend],
   ];
 }
+
+/** Whether early stopping has left out a part of what was asked for. */
+const endedEarly = ({ earlyStopping, steps, epochs = 1 }: TrainConfig, done: ReportData['train']['summary']): boolean =>
+  earlyStopping !== undefined && (steps === undefined ? done.epochs < epochs - 1e-6 : done.steps < steps);
 
 const storage = (base: BaseConfig): string => (base.dtype === 'nf4' ? `NF4${base.doubleQuant ? ', double-quantised' : ''}` : base.dtype);
 
@@ -44,9 +48,10 @@ function adapter({ lora, train }: ReportData['config']): string {
   ].join(', ');
 }
 
-function learningRate({ learningRate, schedule, warmupRatio, minLearningRateRatio }: ReportData['config']['train']): string {
+function learningRate({ learningRate, schedule, warmupRatio, minLearningRateRatio, decayRatio = 0.2 }: ReportData['config']['train']): string {
   const end = minLearningRateRatio === undefined ? '' : ` down to ${percent(minLearningRateRatio)} of it`;
-  return `${learningRate} at its peak, ${schedule}${end}, warm-up ${percent(warmupRatio)}`;
+  const decay = schedule === 'warmup_stable_decay' ? `, decay over the last ${percent(decayRatio)} of the steps` : '';
+  return `${learningRate} at its peak, ${schedule}${end}, warm-up ${percent(warmupRatio)}${decay}`;
 }
 
 /** How many rows were read, and where each of them went. */

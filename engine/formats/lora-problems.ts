@@ -20,11 +20,23 @@ export function loraProblems(config: LlamaConfig, options: LoraOptions, suggest:
     ...regexProblems('targetModules', options.targetModules), ...regexProblems('excludeModules', options.excludeModules),
     ...patternProblems('rankPattern', options.rankPattern), ...patternProblems('alphaPattern', options.alphaPattern),
   ];
-  if (broken.length > 0) return broken;
-  return [
-    ...nameProblems(config, options, suggest), ...layerProblems(config, options), ...unusedPatterns(config, options),
-    ...rankProblems(config, options), ...savedProblems(config, options), ...biasProblems(config, options),
-  ];
+  const sound = withoutBroken(options);
+  const problems = [...broken, ...nameProblems(config, sound, suggest), ...layerProblems(config, sound), ...biasProblems(config, sound)];
+  // What depends on the very modules that are adapted is not known when a pattern that selects them is broken.
+  if (sound.targetModules !== options.targetModules || sound.excludeModules !== options.excludeModules) return problems;
+  return [...problems, ...unusedPatterns(config, sound), ...rankProblems(config, sound), ...savedProblems(config, sound)];
+}
+
+/** The options without the regular expressions that are none; without that of the targets, all linear layers are. */
+function withoutBroken(options: LoraOptions): LoraOptions {
+  const { targetModules, excludeModules, rankPattern = {}, alphaPattern = {} } = options;
+  const sound = (patterns: Readonly<Record<string, number>>) => Object.fromEntries(Object.entries(patterns).filter(([pattern]) => brokenRegex('', pattern).length === 0));
+  return {
+    ...options,
+    targetModules: regexProblems('', targetModules).length > 0 ? allLinear : targetModules,
+    excludeModules: regexProblems('', excludeModules).length > 0 ? undefined : excludeModules,
+    rankPattern: sound(rankPattern), alphaPattern: sound(alphaPattern),
+  };
 }
 
 function regexProblems(path: string, value: string | readonly string[] | undefined): OptionProblem[] {

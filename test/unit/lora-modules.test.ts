@@ -61,6 +61,13 @@ describe('options that would be passed over are refused', () => {
     ['no module', { targetModules: [] }, ['targetModules: expected at least one, got none']],
     ['a pattern of no module', { targetModules: 'q_proj' }, [`targetModules: expected all-linear or a regular expression that matches whole names of linear layers, such as model.layers.0.self_attn.q_proj, got 'q_proj'; ${has}`]],
     ['a pattern of other modules too', { targetModules: '.*' }, ["targetModules: expected to match linear layers alone, got '.*', which matches model too"]],
+    ['a broken pattern beside what else is wrong', { targetModules: ['q_proj', 'wq'], excludeModules: ['foo'], rankPattern: { '(': 2, nope: 3 }, layersToTransform: [7], bias: 'all' }, [
+      "rankPattern.(: expected a regular expression, got '(': Unterminated group", `targetModules[1]: unknown module 'wq'; ${has}`, `excludeModules[0]: unknown module 'foo'; ${has}`,
+      'layersToTransform[0]: expected less than 2, the number of layers, got 7', 'bias: expected none, as linear layers of llama have none, got all',
+    ]],
+    ['a broken pattern that selects', { targetModules: '(q_proj', excludeModules: ['foo'], rankPattern: { nope: 3 } }, [
+      "targetModules: expected a regular expression, got '(q_proj': Unterminated group", `excludeModules[0]: unknown module 'foo'; ${has}`,
+    ]],
     ['a broken pattern', { targetModules: '(q_proj' }, ["targetModules: expected a regular expression, got '(q_proj': Unterminated group"]],
     ['nothing left out', { excludeModules: ['k_proj'] }, ['excludeModules: expected to leave out some of the targets, got ["k_proj"], which leaves out none']],
     ['everything left out', { excludeModules: '.*q_proj' }, ['excludeModules: expected to leave some of the targets, got a pattern for all of them']],

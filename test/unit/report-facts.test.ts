@@ -45,3 +45,19 @@ describe('what the figures rest on', () => {
     for (const same of [undefined, input.config.base]) expect(told(same)).not.toContain('stored as');
   });
 });
+
+describe('a training in a report', () => {
+  const facts = (train: object, summary: object = {}) => new Map(trainingFacts({ ...input, config: { ...input.config, train: { ...input.config.train, ...train } }, train: { ...input.train, summary: { ...input.train.summary, ...summary } } } as unknown as ReportData));
+
+  it('is said to have ended early when early stopping left out steps', () => {
+    const [ended, earlyStopping] = ['ended early, as the held-out loss fell no more', { patience: 1, minDelta: 0 }];
+    expect(facts({ epochs: 3, earlyStopping }).get('Work done')).toContain(ended);
+    expect(facts({ epochs: undefined, steps: 200, earlyStopping }).get('Work done')).toContain(ended);
+    for (const train of [{ epochs: 2, earlyStopping }, { epochs: undefined, steps: 128, earlyStopping }, { epochs: 3 }]) expect(facts(train).get('Work done')).not.toContain(ended);
+  });
+
+  it('names the steps in which the rate decays', () => {
+    expect(facts({ schedule: 'warmup_stable_decay' }).get('Learning rate')).toBe('0.0002 at its peak, warmup_stable_decay, warm-up 3%, decay over the last 20% of the steps');
+    expect(facts({ schedule: 'warmup_stable_decay', decayRatio: 0.5, minLearningRateRatio: 0.1 }).get('Learning rate')).toBe('0.0002 at its peak, warmup_stable_decay down to 10% of it, warm-up 3%, decay over the last 50% of the steps');
+  });
+});

@@ -46,12 +46,19 @@ beforeAll(async () => {
   const model = await describeModel(join(root, 'model.gguf'));
   await writeAdapter('adapter', model);
   await writeAdapter('wider', { ...model, hiddenSize: model.hiddenSize * 2 });
+  await writeAdapter('deeper', { ...model, layers: 8 }, { layersToTransform: [1, 7] });
   await writeAdapter('strange', model);
   const path = join(root, 'strange', 'adapter_config.json');
   writeFileSync(path, JSON.stringify({ ...JSON.parse(readFileSync(path, 'utf8')), use_qalora: true, init_lora_weights: 'olora' }));
 });
 
 describe('a training that goes on from an adapter', () => {
+  it('is refused where an option of the adapter does not fit the model; one that was given too is named as given', async () => {
+    const message = /expected less than \d, the number of layers, got 7$/;
+    expect(await problemsOf({ from: 'file:deeper' })).toEqual([expect.stringMatching(new RegExp(`^lora\\.from: the adapter's layersToTransform\\[1\\] does not fit the model: ${message.source}`))]);
+    expect(await problemsOf({ from: 'file:deeper', layersToTransform: [1, 7] })).toEqual([expect.stringMatching(new RegExp(`^lora\\.layersToTransform\\[1\\]: ${message.source}`))]);
+  });
+
   it('has its options, and the adapter pinned', async () => {
     const { config: { lora }, startAdapter } = await validate(config({ from: 'file:adapter', loraPlusRatio: 4 }), settings);
     expect(lora).toMatchObject({

@@ -40,8 +40,9 @@ describe('checkConfig', () => {
     ]);
     expect(problemsOf({ ...good, export: { gguf: ['f16', 'f16'] }, merge: { maxShardSize: '5 bytes', dtype: 'int8' } })).toEqual([
       'export.gguf: expected every type once, got ["f16","f16"]', 'merge.dtype: expected bf16, f16 or f32, got "int8"',
-      'merge.maxShardSize: expected a number with KB, MB, GB, KiB, MiB or GiB, such as 5GB, got "5 bytes"',
+      'merge.maxShardSize: expected a number above 0 with KB, MB, GB, KiB, MiB or GiB, such as 5GB, got "5 bytes"',
     ]);
+    expect(problemsOf({ ...good, merge: { maxShardSize: '0GB' } })).toEqual(['merge.maxShardSize: expected a number above 0 with KB, MB, GB, KiB, MiB or GiB, such as 5GB, got "0GB"']);
   });
 
   it.each([['5GB', 5e9], ['512MiB', 2 ** 29], ['1.5 KB', 1500]])('reads %s as %i bytes', (size, bytes) => expect(parseSize(size)).toBe(bytes));
