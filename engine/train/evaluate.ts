@@ -42,7 +42,10 @@ export async function evaluateLoss(llama: Llama, rows: TokenRows, { batchSize = 
     return { loss: sum / tokens, tokens };
   } finally {
     for (const loss of losses) loss.dispose();
-    if (!shared) passes.dispose();
+    if (!shared) {
+      passes.dispose();
+      replayer()?.clear();
+    }
   }
 }
 

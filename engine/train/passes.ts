@@ -35,8 +35,12 @@ function measure(inputs: Tensor[], computation: Computation): MeasuredMemory {
   return measured;
 }
 
+/** Numbers the instances below: what one of them recorded holds the model's own places in memory and serves no other. */
+let instances = 0;
+
 /** Passes over batches without gradients. */
 export class LossPasses {
+  private readonly instance = ++instances;
   private readonly feed: BatchFeed;
   private readonly llama: Llama;
 
@@ -64,7 +68,7 @@ export class LossPasses {
   private computation(inputs: Tensor[]): Computation {
     const { model, adapter } = this.llama;
     return {
-      key: `loss ${adapter ? 'with' : 'without'} an adapter`, inputs,
+      key: `loss ${this.instance}`, inputs,
       parameters: [...(adapter?.parameters() ?? []).map(({ variable }) => variable), ...this.feed.constants],
       draw: { step: 0, stream: 0 },
       compute: (tensors) => {
@@ -91,6 +95,7 @@ export class GradientPasses {
   readonly sums: Variable[];
   private readonly feed: BatchFeed;
   private readonly model: LlamaModel;
+  private readonly instance = ++instances;
   /** Run the blocks again in the backward pass. */
   recompute = false;
 
@@ -136,7 +141,7 @@ export class GradientPasses {
   private computation(inputs: Tensor[], draw: DropoutDraw, first: boolean): Computation {
     const { model, adapter, sums, recompute } = this;
     return {
-      key: `gradients, ${first ? 'first' : 'added'}, ${recompute ? 'recomputing' : 'keeping'}`, inputs,
+      key: `gradients ${this.instance}, ${first ? 'first' : 'added'}, ${recompute ? 'recomputing' : 'keeping'}`, inputs,
       parameters: [...this.variables, ...sums, ...this.feed.constants],
       draw: { step: draw.step, stream: dropoutStream(draw) },
       compute: (tensors) => {
