@@ -24,7 +24,7 @@ function problemsOf(issue: Issue, input: unknown, parent: Path): Problem[] {
   const problem = (message: string): Problem[] => [{ path: formatPath(path) || 'config', message }];
   switch (issue.code) {
     case 'unrecognized_keys':
-      return issue.keys.map((key) => ({ path: formatPath([...path, key]), message: unknownKey(key, path) }));
+      return issue.keys.map((key) => ({ path: formatPath([...path, key]), message: unknownKey(key, path, value) }));
     case 'invalid_type':
       return problem(value === undefined ? `missing, expected ${withArticle(issue.expected)}` : `expected ${withArticle(issue.expected)}, got ${show(value)}`);
     case 'invalid_value':
@@ -50,9 +50,13 @@ function unionProblems(issue: Extract<Issue, { code: 'invalid_union' }>, input: 
   return [{ path: formatPath(path) || 'config', message: `${value === undefined ? 'missing, ' : ''}expected ${expected}${value === undefined ? '' : `, got ${show(value)}`}` }];
 }
 
-function unknownKey(key: string, path: Path): string {
-  const known = schemasAt(path).flatMap((schema) => ('shape' in schema ? Object.keys(schema.shape as object) : []));
-  if (known.includes(key)) return 'does not go with the values beside it';
+function unknownKey(key: string, path: Path, value: unknown): string {
+  const shapes = schemasAt(path).flatMap((schema) => ('shape' in schema ? [schema.shape as Record<string, z.core.$ZodType>] : []));
+  const known = shapes.flatMap((shape) => Object.keys(shape));
+  if (known.includes(key)) {
+    const decisive = Object.keys(shapes[0]).filter((name) => shapes.every((shape) => shape[name]?._zod.values?.size === 1));
+    return `does not go with ${decisive.map((name) => `${name} ${show(valueAt(value, [name]))}`).join(' and ')}`;
+  }
   const near = nearest(key, known);
   if (near) return `unknown key, did you mean '${near}'?`;
   return `unknown key, expected ${oneOf([...new Set(known)])}`;

@@ -62,7 +62,7 @@ const formatSchema = z.strictObject({
   response: z.string().min(1),
   /** Text after the response, before EOS, e.g. `\n### End`. @default '' */
   endMarker: z.string().default(''),
-  /** Train the model's EOS after the end marker. Without it a model learns no end but the marker. @default true */
+  /** Train the model's EOS after the end marker. Without it a model learns no end but the marker, or what a chat template ends the turn with. @default true */
   eos: z.boolean().default(true),
   /** Longest row in tokens; longer ones are truncated and counted. */
   maxLength: z.int().min(8).default(256),

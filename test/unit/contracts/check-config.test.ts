@@ -64,7 +64,7 @@ describe('checkConfig', () => {
   });
 
   it('tells an option of another alternative from an unknown one', () => {
-    expect(problemsOf({ ...good, base: { dtype: 'int8', doubleQuant: true } })).toEqual(['base.doubleQuant: does not go with the values beside it']);
+    expect(problemsOf({ ...good, base: { dtype: 'int8', doubleQuant: true } })).toEqual(['base.doubleQuant: does not go with dtype "int8"']);
   });
 
   it('says what LoRA options are of no use together, and why others do not exist', () => {
