@@ -30,13 +30,13 @@ const datasetSchema = z.strictObject({
   format: z.enum(['csv', 'json', 'jsonl', 'parquet']).optional(),
   /** Column name in the run → column name in the file. @default every column under its own name */
   columns: z.record(z.string(), z.string()).optional(),
-  /** Take this many of the file's rows at random: those of pandas' `sample(n=rows, random_state=seed)`. @default all rows */
+  /** Take this many of the files' rows at random: those of pandas' `sample(n=rows, random_state=seed)`, whose seed is 42 where none is given here. @default all rows */
   sample: z.strictObject({ rows: z.int().positive(), seed: z.int().nonnegative().max(0xffffffff).default(42) }).optional(),
   /** What to do with rows that occur before. @default drop */
   duplicates: z.enum(['drop', 'keep']).default('drop'),
   /**
    * The held-out test split: a share in (0,1), or a number of rows. The rows are those of datasets'
-   * `train_test_split(test_size=test, seed=seed)`.
+   * `train_test_split(test_size=test, seed=seed)`. @default 0.05, with seed 42
    */
   split: z
     .strictObject({
@@ -64,7 +64,7 @@ const formatSchema = z.strictObject({
   endMarker: z.string().default(''),
   /** Train the model's EOS after the end marker. Without it a model learns no end but the marker, or what a chat template ends the turn with. @default true */
   eos: z.boolean().default(true),
-  /** Longest row in tokens; longer ones are truncated and counted. */
+  /** Longest row in tokens; longer ones are truncated and counted. @default 256 */
   maxLength: z.int().min(8).default(256),
 });
 
@@ -127,7 +127,7 @@ export const loraSchema = z
   });
 
 export const baseSchema = z.discriminatedUnion('dtype', [
-  /** NF4, blocks of 64 with one absmax each; `doubleQuant` stores the absmax themselves in 8 bits (QLoRA, arXiv 2305.14314). */
+  /** NF4, blocks of 64 with one absmax each; `doubleQuant` stores the absmax themselves in 8 bits (QLoRA, arXiv 2305.14314), which is the default. */
   z.strictObject({ dtype: z.literal('nf4'), doubleQuant: z.boolean().default(true) }),
   /** LLM.int8-style row-wise absmax int8 (arXiv 2208.07339), without outlier decomposition. */
   z.strictObject({ dtype: z.literal('int8') }),
@@ -147,7 +147,7 @@ export const trainSchema = z
     accumulation: z.int().positive().default(4),
     /** Peak learning rate. @default 2e-4 */
     learningRate: z.number().positive().default(2e-4),
-    /** transformers' schedules of these names. @default linear */
+    /** transformers' schedules of these names; `constant` begins with the warm-up, as its constant_with_warmup. @default linear */
     schedule: z.enum(['linear', 'cosine', 'constant', 'inverse_sqrt', 'warmup_stable_decay']).default('linear'),
     /** What the rate of `cosine` and `warmup_stable_decay` falls to, as a share of the peak. @default 0 */
     minLearningRateRatio: z.number().min(0).lt(1).optional(),
@@ -155,9 +155,13 @@ export const trainSchema = z
     decayRatio: z.number().gt(0).max(1).optional(),
     /** Share of the steps in which the learning rate rises linearly from 0. @default 0.03 */
     warmupRatio: z.number().min(0).max(1).default(0.03),
+    /** AdamW's weight decay, apart from the gradient; biases have none. @default 0 */
     weightDecay: z.number().min(0).default(0),
+    /** AdamW's decay of the gradient's mean. @default 0.9 */
     beta1: z.number().min(0).lt(1).default(0.9),
+    /** AdamW's decay of the squared gradient's mean. @default 0.999 */
     beta2: z.number().min(0).lt(1).default(0.999),
+    /** What AdamW adds to the root of the latter. @default 1e-8 */
     epsilon: z.number().positive().default(1e-8),
     /** Clip the global gradient norm to this; 0 turns clipping off. @default 0.3 */
     maxGradNorm: z.number().min(0).default(0.3),
