@@ -1,4 +1,5 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { ask, type AskOptions } from './commands/ask.js';
 import { dev, type DevOptions } from './commands/dev.js';
 import { doctor } from './commands/doctor.js';
 import { quickstart, type QuickstartOptions } from './commands/quickstart.js';
@@ -9,7 +10,7 @@ import { watch } from './commands/watch.js';
 import type { Console } from './console.js';
 
 /** The commands. Tests give their own. */
-export const commands = { dev, doctor, quickstart, report, run, status, watch };
+export const commands = { ask, dev, doctor, quickstart, report, run, status, watch };
 
 export interface ProgramOptions {
   /** Made once it is known whether output is to be JSON. */
@@ -62,9 +63,23 @@ export function createProgram({ console, signal, actions = commands }: ProgramOp
     .option('--fresh', 'run every stage again, whatever earlier runs left')
     .option('--keep', 'leave server and UI running until Ctrl-C')
     .action((options: QuickstartOptions & { json?: boolean }) => actions.quickstart(options, output(options), signal));
+  add('ask <prompts...>', 'ask a model and adapters of it the same prompts, in one pass, and show the answers side by side')
+    .requiredOption('-m, --model <uri>', 'the base model, as model.uri in a configuration')
+    .option('-a, --adapter <uri>', 'a PEFT adapter of it, as lora.from in a configuration; may be given several times', (uri: string, others: string[]) => [...others, uri], [])
+    .addOption(new Option('--base <dtype>', 'how the base is stored').choices(['nf4', 'int8', 'bf16', 'f32']).default('nf4'))
+    .option('--chat', "prompts are the user's turn of the model's chat template")
+    .addOption(new Option('--max-new-tokens <n>', 'longest answer').argParser(count).default(128))
+    .option('--stop <text>', 'an answer ends before this text, beside EOS')
+    .action((prompts: string[], options: AskOptions & { json?: boolean }) => actions.ask(prompts, options, output(options)));
   add('doctor', 'check what Temper needs on this machine, and train a tiny model for a moment')
     .action((options: { json?: boolean }) => actions.doctor(output(options)));
   return program;
+}
+
+function count(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError(`expected a whole number from 1 on, got ${text}`);
+  return value;
 }
 
 function port(text: string): number {

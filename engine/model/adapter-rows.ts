@@ -8,6 +8,13 @@ export interface Branches {
   branch(path: string): LoraBranch | undefined;
 }
 
+/** Whether an adapter's rows may stand in a batch beside those of others. */
+export const sharesBatches = (adapter: LoraAdapter): boolean => trainedBeside(adapter).length === 0;
+
+/** What an adapter trains beside low-rank branches, and a whole batch would share. */
+const trainedBeside = ({ options: { useDora, bias = 'none', modulesToSave = [] } }: LoraAdapter): string[] =>
+  [...(useDora ? ['DoRA'] : []), ...(bias !== 'none' ? ['trained biases'] : []), ...modulesToSave];
+
 /**
  * Adapters side by side over one base: each row of a batch goes through its own. A module's A and B stand below and beside one
  * another, and each row's low-rank coordinates are zero but for those of its own adapter. `dispose` when done.
@@ -19,10 +26,8 @@ export class AdapterRows {
   /** @param of the adapter of each row, undefined for the base alone. Low-rank branches without DoRA are all that they may train. */
   constructor(private readonly of: readonly (LoraAdapter | undefined)[]) {
     this.adapters = [...new Set(of.filter((adapter) => adapter !== undefined))];
-    const refused = this.adapters.flatMap(({ options: { useDora, bias = 'none', modulesToSave = [] } }, i) =>
-      useDora || bias !== 'none' || modulesToSave.length > 0
-        ? [`adapters[${i}]: expected low-rank branches alone, got ${[...(useDora ? ['DoRA'] : []), ...(bias !== 'none' ? ['trained biases'] : []), ...modulesToSave].join(', ')}; run it by itself`]
-        : []);
+    const refused = this.adapters.flatMap((adapter, i) =>
+      sharesBatches(adapter) ? [] : [`adapters[${i}]: expected low-rank branches alone, got ${trainedBeside(adapter).join(', ')}; run it by itself`]);
     if (refused.length > 0) throw new EngineError('invalidInput', 'adapter_rows', refused.join('\n'));
   }
 
