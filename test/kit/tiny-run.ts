@@ -8,7 +8,7 @@ import { philoxWords } from '../../engine/random/philox.js';
 import { goldenPath } from './golden.js';
 
 const config = {
-  architecture: 'LlamaForCausalLM', vocabSize: 640, hiddenSize: 64, intermediateSize: 128, layers: 2, heads: 4, kvHeads: 2, headDim: 16,
+  architecture: 'llama', vocabSize: 640, hiddenSize: 64, intermediateSize: 128, layers: 2, heads: 4, kvHeads: 2, headDim: 16,
   contextLength: 128, ropeTheta: 10_000, rmsNormEps: 1e-5, tiedEmbeddings: false, bosTokenId: 1, eosTokenIds: [2],
 };
 
