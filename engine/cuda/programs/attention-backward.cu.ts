@@ -5,7 +5,7 @@
  * 4 x 2048 tokens, heads of 100.
  */
 import { ceilDiv, type CudaProgram } from '../program.js';
-import { mmaCommon, OWN_ROWS, SHARED_LIMIT, tileStride, WARPS } from './attention-mma.cu.js';
+import { fetchKeys, keyRange, mmaCommon, OWN_ROWS, SHARED_LIMIT, tileStride, WARPS } from './attention-mma.cu.js';
 import type { AttentionShape } from './attention-shape.js';
 
 /** Keys of a tile in the pass over queries. */
@@ -51,16 +51,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_dq(bf16* dq, con
   int tile = gridDim.x - 1 - blockIdx.x, head = blockIdx.y, batch = blockIdx.z, first = tile * BM;
   i64 qStride = (i64)heads * D, kvStride = (i64)kvHeads * D;
   i64 headAt = ((i64)batch * length * heads + head) * D;
-  i64 kvAt = ((i64)batch * length * kvHeads + head / (heads / kvHeads)) * D;
-  const int* begins = bounds + (i64)batch * length;
-  int lowest = SEES_NOTHING;
-  for (int i = lane; i < BM; i += 32) if (first + i < length) lowest = min(lowest, begins[first + i]);
-  lowest = __reduce_min_sync(0xffffffffu, lowest);
-  int tileBegin = lowest / BN, tileEnd = lowest == SEES_NOTHING ? 0 : (min(first + BM, length) + BN - 1) / BN;
-
-  int warpRow = first + warp * 16, begin[2];
-  u32 seen[2]; // keys that a query sees: begin … begin + seen - 1
-  float rowLog[2], rowDelta[2];
+${keyRange}  float rowLog[2], rowDelta[2];
   #pragma unroll
   for (int h = 0; h < 2; h++) {
     int row = warpRow + g + 8 * h;
@@ -71,12 +62,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_dq(bf16* dq, con
   }
   fetch<BM>(sQ, q + headAt, first, length, qStride);
   fetch<BM>(sO, dOut + headAt, first, length, qStride);
-  auto fetchKeys = [&](int keyTile, int buffer) {
-    fetch<BN>(sK + buffer * BN * DS, k + kvAt, keyTile * BN, length, kvStride);
-    fetch<BN>(sV + buffer * BN * DS, v + kvAt, keyTile * BN, length, kvStride);
-    commitCopies();
-  };
-  if (tileBegin < tileEnd) fetchKeys(tileBegin, 0); else commitCopies();
+${fetchKeys}  if (tileBegin < tileEnd) fetchKeys(tileBegin, 0); else commitCopies();
   float d[DP / 8][4];
   #pragma unroll
   for (int j = 0; j < DP / 8; j++) d[j][0] = d[j][1] = d[j][2] = d[j][3] = 0.f;

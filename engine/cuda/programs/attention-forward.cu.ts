@@ -4,7 +4,7 @@
  * memory: 140 to 180 TFLOP/s on an H100 at 4 x 2048 tokens, heads of 100; two tiles of 16 rows a warp spilled and were slower.
  */
 import { ceilDiv, type CudaProgram } from '../program.js';
-import { mmaCommon, OWN_ROWS, tileStride, WARPS } from './attention-mma.cu.js';
+import { fetchKeys, keyRange, mmaCommon, OWN_ROWS, tileStride, WARPS } from './attention-mma.cu.js';
 import type { AttentionShape } from './attention-shape.js';
 
 /** Keys of a tile. */
@@ -32,16 +32,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) attention(bf16* out, fl
   int tile = gridDim.x - 1 - blockIdx.x, head = blockIdx.y, batch = blockIdx.z, first = tile * BM;
   i64 qStride = (i64)heads * D, kvStride = (i64)kvHeads * D;
   const bf16* qHead = q + ((i64)batch * length * heads + head) * D;
-  i64 kvAt = ((i64)batch * length * kvHeads + head / (heads / kvHeads)) * D;
-  const int* begins = bounds + (i64)batch * length;
-  int lowest = SEES_NOTHING;
-  for (int i = lane; i < BM; i += 32) if (first + i < length) lowest = min(lowest, begins[first + i]);
-  lowest = __reduce_min_sync(0xffffffffu, lowest);
-  int tileBegin = lowest / BN, tileEnd = lowest == SEES_NOTHING ? 0 : (min(first + BM, length) + BN - 1) / BN;
-
-  int warpRow = first + warp * 16, begin[2];
-  u32 seen[2]; // keys that a query sees: begin … begin + seen - 1
-  #pragma unroll
+${keyRange}  #pragma unroll
   for (int h = 0; h < 2; h++) {
     int row = warpRow + g + 8 * h;
     begin[h] = row < length ? begins[row] : SEES_NOTHING;
@@ -49,12 +40,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) attention(bf16* out, fl
   }
   int highest = __reduce_max_sync(0xffffffffu, max(begin[0], begin[1]));
 
-  auto fetchKeys = [&](int keyTile, int buffer) {
-    fetch<BN>(sK + buffer * BN * DS, k + kvAt, keyTile * BN, length, kvStride);
-    fetch<BN>(sV + buffer * BN * DS, v + kvAt, keyTile * BN, length, kvStride);
-    commitCopies();
-  };
-  static_assert(BM <= BN, "the queries borrow a buffer of values");
+${fetchKeys}  static_assert(BM <= BN, "the queries borrow a buffer of values");
   fetch<BM>(sQ, qHead, first, length, qStride);
   commitCopies();
   if (tileBegin < tileEnd) fetchKeys(tileBegin, 0); else commitCopies();

@@ -85,3 +85,23 @@ template <int COLUMNS> __device__ __forceinline__ void sumProduct(float (&d)[DP 
   }
 }
 `;
+
+/** In a kernel that owns BM queries from `first`: tiles of keys that any of them sees, and what each of a thread's two queries sees, to be filled in. */
+export const keyRange = /* cuda */ `  i64 kvAt = ((i64)batch * length * kvHeads + head / (heads / kvHeads)) * D;
+  const int* begins = bounds + (i64)batch * length;
+  int lowest = SEES_NOTHING;
+  for (int i = lane; i < BM; i += 32) if (first + i < length) lowest = min(lowest, begins[first + i]);
+  lowest = __reduce_min_sync(0xffffffffu, lowest);
+  int tileBegin = lowest / BN, tileEnd = lowest == SEES_NOTHING ? 0 : (min(first + BM, length) + BN - 1) / BN;
+
+  int warpRow = first + warp * 16, begin[2];
+  u32 seen[2]; // keys that a query sees: begin … begin + seen - 1
+`;
+
+/** Asks for a tile of keys and values. */
+export const fetchKeys = /* cuda */ `  auto fetchKeys = [&](int keyTile, int buffer) {
+    fetch<BN>(sK + buffer * BN * DS, k + kvAt, keyTile * BN, length, kvStride);
+    fetch<BN>(sV + buffer * BN * DS, v + kvAt, keyTile * BN, length, kvStride);
+    commitCopies();
+  };
+`;

@@ -8,7 +8,7 @@
  */
 import { ceilDiv, type CudaProgram } from '../program.js';
 import type { AttentionShape } from './attention-shape.js';
-import { copyKeyTiles, keyTiles, outputColumns, tilesKey, wgmmaBlock, wgmmaCommon, wgmmaGrid, wgmmaSharedBytes, type WgmmaTiles } from './attention-wgmma.cu.js';
+import { copyKeyTiles, keyTiles, outputColumns, queryRings, tilesKey, wgmmaBlock, wgmmaCommon, wgmmaGrid, wgmmaSharedBytes, type WgmmaTiles } from './attention-wgmma.cu.js';
 
 /** What fits the registers. */
 export const queryGradientTiles = (headSize: number): WgmmaTiles => ({ groups: 2, streamed: headSize > 104 ? 112 : 128, stages: 2, buffers: 1, turns: true });
@@ -37,17 +37,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma_dq(
   __shared__ __align__(8) u64 barriers[4 + 2 * OWN + 4 * STAGES];
   __shared__ Slot slots[2];
   u32 sQ = (sharedAddress(raw) + 1023) & ~1023u, sO = sQ + OWN * sharedBytes(ROWS), sK = sO + OWN * sharedBytes(ROWS), sV = sK + STAGES * sharedBytes(BN);
-  unsigned char* tiles = raw + (sQ - sharedAddress(raw));
-  u32 fullS = sharedAddress(barriers), emptyS = fullS + 16, fullQ = emptyS + 16, emptyQ = fullQ + 8 * OWN, fullK = emptyQ + 8 * OWN, emptyK = fullK + 8 * STAGES, fullV = emptyK + 8 * STAGES, emptyV = fullV + 8 * STAGES;
-  int group = threadIdx.x >> 7, lane = threadIdx.x & 31, count = (length + ROWS - 1) / ROWS, pieces = count * heads * batches;
-  if (threadIdx.x == 0) {
-    initRing(fullS, 2); initRing(fullQ, OWN); initRing(fullK, STAGES); initRing(fullV, STAGES);
-    fenceBarriers();
-  }
-  __syncthreads();
-  Ring<OWN> own;
-  Ring<2> slot;
-  Ring<STAGES> ring;
+${queryRings}  Ring<STAGES> ring;
 
   if (group == 0) {
     fewerRegisters<COPY_REGISTERS>();

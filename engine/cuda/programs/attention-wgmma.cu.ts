@@ -235,3 +235,16 @@ export const copyKeyTiles = (copyOwn: string): string => /* cuda */ `for (int pi
       if (piece >= pieces) break;
       piece = __shfl_sync(0xffffffffu, next, 0);
     }`;
+
+/** In a kernel that owns queries, after its tiles have got their places (`sQ` first): the barriers of all rings, and where the two that both kinds of warps go around are. */
+export const queryRings = /* cuda */ `  unsigned char* tiles = raw + (sQ - sharedAddress(raw));
+  u32 fullS = sharedAddress(barriers), emptyS = fullS + 16, fullQ = emptyS + 16, emptyQ = fullQ + 8 * OWN, fullK = emptyQ + 8 * OWN, emptyK = fullK + 8 * STAGES, fullV = emptyK + 8 * STAGES, emptyV = fullV + 8 * STAGES;
+  int group = threadIdx.x >> 7, lane = threadIdx.x & 31, count = (length + ROWS - 1) / ROWS, pieces = count * heads * batches;
+  if (threadIdx.x == 0) {
+    initRing(fullS, 2); initRing(fullQ, OWN); initRing(fullK, STAGES); initRing(fullV, STAGES);
+    fenceBarriers();
+  }
+  __syncthreads();
+  Ring<OWN> own;
+  Ring<2> slot;
+`;
