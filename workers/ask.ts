@@ -9,7 +9,6 @@ import { InvalidInputError } from '../contracts/errors.js';
 import { locateAdapter } from '../activities/sources/adapters.js';
 import { locateModel } from '../activities/sources/models.js';
 import { asInput } from '../activities/sources/source-uri.js';
-import { registerCudaBackend } from '../engine/cuda/register.js';
 import { EngineError } from '../engine/errors.js';
 import { openModel } from '../engine/formats/open-model.js';
 import { openTokenizer } from '../engine/formats/open-tokenizer.js';
@@ -20,9 +19,9 @@ import { generate } from '../engine/model/generate.js';
 import { loadModel, type LlamaModel } from '../engine/model/load.js';
 import { loadPeft } from '../engine/model/peft.js';
 import { adaptedModel } from '../engine/model/trained-parts.js';
-import { selectBackend } from '../engine/tensor/backends.js';
 import { loadConfig } from '../temporal.config.js';
 import { sourceSettings } from './services.js';
+import { chooseBackend } from './trainer-load.js';
 
 /** One prompt for one adapter, or for the base alone. */
 interface Question {
@@ -39,9 +38,7 @@ async function ask(job: AskJob): Promise<AskResult> {
     ...job.adapters.map((uri, i) => asInput(`adapters[${i}]`, async () => (await (await locateAdapter(uri, settings)).fetch()).path)),
   ]);
   const directories = allOf(found);
-  if (job.base.dtype !== 'f32') process.env.TF_SET_ONEDNN_FPMATH_MODE ??= 'BF16';
-  registerCudaBackend();
-  const { name: backend } = await selectBackend(job.backend);
+  const { name: backend } = await chooseBackend(job.base, job.backend);
   const [modelDirectory, ...adapterDirectories] = directories;
   const tokenizer = await openTokenizer(modelDirectory);
   const source = await openModel(modelDirectory);

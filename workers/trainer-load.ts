@@ -6,7 +6,7 @@ import type { LlamaConfig } from '../engine/formats/llama-config.js';
 import { openModel } from '../engine/formats/open-model.js';
 import { loadModel, type LlamaModel } from '../engine/model/load.js';
 import { planResidency } from '../engine/model/residency.js';
-import { selectBackend } from '../engine/tensor/backends.js';
+import { selectBackend, type BackendChoice, type BackendName } from '../engine/tensor/backends.js';
 import { replayer } from '../engine/tensor/replay.js';
 import { log, type TrainerChannel } from './trainer-channel.js';
 
@@ -25,13 +25,18 @@ export async function checkpointless(channel: TrainerChannel, step = 0): Promise
 }
 
 /**
- * Chooses the backend and says so. A quantised or bf16 base computes its matrix products in bf16 where the processor has them
- * (QLoRA's compute dtype), which oneDNN decides by this variable when libtensorflow is loaded; an f32 base never does.
+ * Chooses the backend. A quantised or bf16 base computes its matrix products in bf16 where the processor has them (QLoRA's compute
+ * dtype), which oneDNN decides by this variable when libtensorflow is loaded; an f32 base never does.
  */
-export async function startBackend(job: TrainerJob, base: BaseConfig, channel: TrainerChannel): Promise<string> {
+export function chooseBackend(base: BaseConfig, wanted?: BackendName): Promise<BackendChoice> {
   if (base.dtype !== 'f32') process.env.TF_SET_ONEDNN_FPMATH_MODE ??= 'BF16';
   registerCudaBackend();
-  const { name, description } = await selectBackend(job.backend);
+  return selectBackend(wanted);
+}
+
+/** Chooses the job's backend and says so. */
+export async function startBackend(job: TrainerJob, base: BaseConfig, channel: TrainerChannel): Promise<string> {
+  const { name, description } = await chooseBackend(base, job.backend);
   channel.emit({ event: 'started', backend: name, message: description });
   return name;
 }

@@ -1,12 +1,7 @@
 import { concat, dispose, keep, tensor2d, type Tensor2D } from '@tensorflow/tfjs-core';
 import { EngineError } from '../errors.js';
-import type { LoraBranch } from '../tensor/lora.js';
 import type { LoraAdapter } from './adapter.js';
-
-/** Where linear layers get their branches from. */
-export interface Branches {
-  branch(path: string): LoraBranch | undefined;
-}
+import type { Branches } from './llama.js';
 
 /** Whether an adapter's rows may stand in a batch beside those of others. */
 export const sharesBatches = (adapter: LoraAdapter): boolean => trainedBeside(adapter).length === 0;

@@ -35,10 +35,15 @@ export interface Llama {
   draw?: DropoutDraw;
 }
 
+/** Where linear layers get their branches from, by path. */
+export interface Branches {
+  branch(path: string, draw?: DropoutDraw): LoraBranch | undefined;
+}
+
 /** What runs: a model, and where its linear layers get their branches from. */
 export interface BranchedModel {
   model: LlamaModel;
-  adapter?: { branch(path: string, draw?: DropoutDraw): LoraBranch | undefined };
+  adapter?: Branches;
   draw?: DropoutDraw;
 }
 
