@@ -181,8 +181,8 @@ export class CudaBackend extends KernelBackend {
   }
 
   /**
-   * A bf16 matrix, not written yet, with room for `ROOM` more columns: its rows begin at multiples of 128 bytes. Kernels that know of
-   * it take it by `rowsOf`; `address` moves the rows together first.
+   * A bf16 matrix, not written yet, with room for `ROOM` more columns: its rows begin at multiples of 128 bytes. Who writes it leaves zeros
+   * there. Kernels that know of the room take the matrix by `rowsOf`; `address` moves the rows together first.
    */
   makeRoomy([count, columns]: readonly [number, number], purpose: string): TensorInfo {
     const pitch = roomyPitch(columns), size = count * columns;

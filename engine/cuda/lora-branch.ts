@@ -1,7 +1,6 @@
 import type { TensorInfo } from '@tensorflow/tfjs-core';
 import { dropoutInflation } from '../tensor/dropout-rate.js';
 import type { DropoutOptions } from '../tensor/lora.js';
-import type { FrozenWeight } from '../tensor/weight-types.js';
 import { ROOM, type CudaBackend } from './backend.js';
 import type { MatrixOperand } from './cublas-lt.js';
 import { ceilDiv, type KernelArgument } from './program.js';
@@ -9,7 +8,7 @@ import { dropoutAddProgram, dropoutArguments, dropoutProgram } from './programs/
 import {
   bitsPitch, inputRows, loraDownProgram, loraInputProgram, loraOutputProgram, loraSpreadProgram, loraSumProgram, MAX_RANK, MAX_TILES, outputRows, placeFactorsProgram, rankTiles,
 } from './programs/lora.cu.js';
-import { hasRoom, keptRoomyWeights, withRoomyWeight } from './weights.js';
+import { hasRoom, keptRoomyWeights, withRoomyWeight, type Matrix } from './weights.js';
 
 /*
  * The low-rank branches beside the frozen products of layers that share an input. Tall matrices are bf16 and accumulated in float32;
@@ -90,14 +89,14 @@ const strideOf = ({ stride, columns }: MatrixOperand): number => stride ?? colum
 const columnsBefore = (branches: readonly Branch[], branch: Branch): number => branches.slice(0, branches.indexOf(branch)).reduce((sum, { rank }) => sum + rank, 0);
 
 /** Whether x and the matrices have room for the branches at the ends of their rows: one product then does the branches' share too. */
-export const fitsRoom = (x: MatrixOperand, branches: readonly Branch[], weights: readonly FrozenWeight[]): boolean =>
+export const fitsRoom = (x: MatrixOperand, branches: readonly Branch[], weights: readonly Matrix[]): boolean =>
   branches.length > 0 && strideOf(x) > x.columns && columnsOf(branches) <= ROOM && takesRoomy(branches) && branches.every(({ rank }) => rank % 8 === 0) && weights.every(hasRoom);
 const columnsOf = (branches: readonly Branch[]): number => branches.reduce((sum, { rank }) => sum + rank, 0);
 
 /** A layer's forward product. */
 export interface LinearProduct {
   y: MatrixOperand;
-  weight: FrozenWeight;
+  weight: Matrix;
   branch?: Branch & { b: TensorInfo; hidden: TensorInfo };
   /** [out], float32. */
   bias?: TensorInfo;
@@ -138,17 +137,18 @@ export function linears(backend: CudaBackend, x: MatrixOperand, products: readon
 const addendOf = (residual: number | undefined): { beta?: number; addend?: number } => (residual ? { beta: 1, addend: residual } : {});
 
 /**
- * The same for an x that has every branch's hidden in its room: each matrix gets its B beside it, zeros for the others', and the product
- * takes these columns along. @returns the products whose bias is still to be added
+ * The same for an x that has every branch's hidden in its room, and zeros beyond: each matrix gets its B beside it, zeros for the
+ * others', and the product takes these columns along. @returns the products whose bias is still to be added
  */
 export function roomyLinears(backend: CudaBackend, x: MatrixOperand, products: readonly LinearProduct[]): LinearProduct[] {
   const branches = products.flatMap(({ branch }) => (branch ? [branch] : []));
-  const total = columnsOf(branches), columns = x.columns + total;
+  const columns = Math.ceil((x.columns + columnsOf(branches)) / 64) * 64; // whole tiles for the product: beyond the branches there are zeros
+  const room = columns - x.columns;
   const run = (group: readonly LinearProduct[], matrices: readonly MatrixOperand[]): void => {
     const owners = group.map(({ branch }) => branch?.b ?? branches[0].b);
     backend.with('f32', owners, (...factors) =>
-      backend.launch(placeFactorsProgram(group.length, Math.max(...matrices.map(({ rows }) => rows)), total), [
-        x.columns, strideOf(matrices[0]), total,
+      backend.launch(placeFactorsProgram(group.length, Math.max(...matrices.map(({ rows }) => rows)), room), [
+        x.columns, strideOf(matrices[0]), room,
         ...group.flatMap(({ branch }, i): KernelArgument[] => [
           { pointer: matrices[i].address }, matrices[i].rows, backend.pointer(factors[i]), branch?.rank ?? 0, branch ? columnsBefore(branches, branch) : 0,
         ]),
@@ -254,7 +254,7 @@ const bitsOf = (backend: CudaBackend, low: TensorInfo): { pointer: number } => (
 /** A layer's share of the gradient to x. */
 export interface InputGradient {
   dy: MatrixOperand;
-  weight: FrozenWeight;
+  weight: Matrix;
   branch?: Branch & { a: TensorInfo; dHidden: TensorInfo };
 }
 

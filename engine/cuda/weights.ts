@@ -11,15 +11,21 @@ const FREE_SHARE = 0.5;
 /** Hands over a frozen matrix in bf16, its rows without gaps: its own values, a kept copy, or one that lasts as long as `use`. */
 export const withWeight = <T>(backend: CudaBackend, weight: FrozenWeight, use: (matrix: MatrixOperand) => T): T => withCopy(backend, weight, false, use);
 
+/** A frozen matrix, or one that `withRoomyWeight` has handed over. */
+export type Matrix = FrozenWeight | MatrixOperand;
+const isAtHand = (matrix: Matrix): matrix is MatrixOperand => 'address' in matrix;
+
 /** The same for a matrix whose copy may have room for `ROOM` more columns, as `makeRoomy` has; its stride then says so. */
-export const withRoomyWeight = <T>(backend: CudaBackend, weight: FrozenWeight, use: (matrix: MatrixOperand) => T): T => withCopy(backend, weight, hasRoom(weight), use);
+export const withRoomyWeight = <T>(backend: CudaBackend, weight: Matrix, use: (matrix: MatrixOperand) => T): T =>
+  isAtHand(weight) ? use(weight) : withCopy(backend, weight, hasRoom(weight), use);
 
 /** Whether `withRoomyWeight` gives room. */
-export const hasRoom = (weight: FrozenWeight): boolean => weight.kind !== 'dense' && !weight.resident && weight.shape[1] % DEQUANTIZED_TOGETHER === 0;
+export const hasRoom = (weight: Matrix): boolean =>
+  isAtHand(weight) ? (weight.stride ?? 0) > weight.columns : weight.kind !== 'dense' && !weight.resident && weight.shape[1] % DEQUANTIZED_TOGETHER === 0;
 
 /** Matrices with room, all at a time; undefined where not all of them are kept. */
-export function keptRoomyWeights(backend: CudaBackend, weights: readonly FrozenWeight[]): MatrixOperand[] | undefined {
-  const matrices = weights.map((weight) => (hasRoom(weight) ? keptCopy(backend, weight as Nf4Weight | Int8Weight, true) : undefined));
+export function keptRoomyWeights(backend: CudaBackend, weights: readonly Matrix[]): MatrixOperand[] | undefined {
+  const matrices = weights.map((weight) => (isAtHand(weight) ? weight : hasRoom(weight) ? keptCopy(backend, weight as Nf4Weight | Int8Weight, true) : undefined));
   return matrices.every((matrix) => matrix !== undefined) ? matrices : undefined;
 }
 

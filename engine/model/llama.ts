@@ -98,6 +98,6 @@ export const logits = (llama: Llama, batch: TokenBatch): Tensor2D => tidy(() => 
 
 /** Sum of the negative log-likelihoods (nats) of the counted labels. Norm and head see only the positions that count. */
 export function summedLoss({ model, adapter, draw }: Llama, hidden: Tensor2D, { places, targets }: Pick<DeviceBatch, 'places' | 'targets'>): Scalar {
-  const normed = rmsNorm(places.size === 0 ? hidden : gather(hidden, places), model.norm, model.config.rmsNormEps) as Tensor2D;
+  const normed = rmsNorm(places.size === 0 ? hidden : gather(hidden, places), model.norm, model.config.rmsNormEps, { forLinears: true }) as Tensor2D;
   return headCrossEntropy(normed, model.head, targets, { lora: adapter?.branch('lm_head', draw) });
 }

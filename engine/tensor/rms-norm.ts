@@ -25,14 +25,15 @@ export interface RmsNormAttrs {
  * x / sqrt(mean(x²) + eps) · weight over the last axis (arXiv 1910.07467).
  * @param x [..., d]
  * @param weight [d]
+ * @param options.forLinears see `RmsNormAttrs` @default false
  */
-export function rmsNorm(x: Tensor, weight: Tensor1D, eps = 1e-6): Tensor {
+export function rmsNorm(x: Tensor, weight: Tensor1D, eps = 1e-6, { forLinears = false } = {}): Tensor {
   const size = x.shape.at(-1);
   if (weight.rank !== 1 || weight.size !== size) {
     throw shapeError(`rmsNorm: weight ${shapeText(weight)} does not match the last axis of x ${shapeText(x)}`);
   }
   const inputs = { x: x.rank === 2 ? x : reshape(x, [util.sizeFromShape(x.shape) / size, size]), weight };
-  const attrs: RmsNormAttrs = { eps };
+  const attrs: RmsNormAttrs = { eps, forLinears };
   const y = differentiable<Tensor>(
     inputs,
     (save) => {

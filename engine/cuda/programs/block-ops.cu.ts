@@ -4,7 +4,7 @@ import { ceilDiv, formatType, type CudaProgram, type Format } from '../program.j
 /** Threads for a row: enough for eight values each, at least a warp. */
 const rowThreads = (columns: number) => Math.min(1024, Math.max(32, ceilDiv(ceilDiv(columns, 8), 32) * 32));
 
-/** y = x / sqrt(mean(x²) + eps) · weight. A block a row; the row stays in registers between its two uses. Args: y, x, weight, columns, y's stride, eps. */
+/** y = x / sqrt(mean(x²) + eps) · weight. A block a row; the row stays in registers between its two uses. Args: y, x, weight, columns, y's stride (zeros beyond the columns), eps. */
 export const rmsNormProgram = (x: Format, weight: Format, rows: number, columns: number): CudaProgram => {
   const threads = rowThreads(columns), vector = columns % 8 === 0, each = ceilDiv(columns, threads * 8);
   return {
@@ -38,7 +38,8 @@ extern "C" __global__ void rms_norm(T* y, const T* x, const ${formatType[weight]
       for (int j = 0; j < 8; j++) row[i].v[j] = Store<T>::of(toFloat(row[i].v[j]) * r * toFloat(w.v[j]));
       storePack(out + at, row[i]);
     }
-  }`
+  }
+  for (int at = columns + threadIdx.x * 8; at < stride; at += ${threads} * 8) storePack(out + at, Pack<T, 8>{});`
     : `float sum = 0.f;
   for (int i = threadIdx.x; i < columns; i += ${threads}) { float v = toFloat(in[i]); sum += v * v; }
   float r = rsqrtf(blockSum(sum) / columns + eps);
@@ -130,7 +131,7 @@ extern "C" __global__ void rotary(T* y, const T* x, const float* cosines, const 
 }`,
 });
 
-/** y = silu(gate) · up; where y's rows have gaps, columns are a multiple of 8. Args: y, gate, up, size, columns, y's stride. */
+/** y = silu(gate) · up; where y's rows have gaps, which get zeros, columns are a multiple of 8. Args: y, gate, up, size, columns, y's stride. */
 export const swiGluProgram = (gate: Format, up: Format, to: Format, size: number, columns: number): CudaProgram => ({
   key: `swiglu_${gate}_${up}_${to}_${columns % 8 === 0 ? 'rows' : 'flat'}`,
   entry: 'swiglu',
@@ -145,7 +146,12 @@ extern "C" __global__ void swiglu(T* y, const A* gate, const B* up, i64 size, in
     Pack<A, 8> a = loadPack<8>(gate + at); Pack<B, 8> b = loadPack<8>(up + at); Pack<T, 8> out;
     #pragma unroll
     for (int i = 0; i < 8; i++) out.v[i] = one(a.v[i], b.v[i]);
-    storePack(y + at${columns % 8 === 0 ? ' + (i64)((u32)(at >> 3) / (u32)(columns >> 3)) * (stride - columns)' : ''}, out); // fewer than 2^35 values
+    ${columns % 8 === 0
+      ? `u32 units = columns >> 3, row = (u32)(at >> 3) / units, unit = (u32)(at >> 3) % units; // fewer than 2^35 values
+    y += (i64)row * stride;
+    storePack(y + unit * 8, out);
+    for (u32 zeros = unit; zeros < (u32)(stride - columns) >> 3; zeros += units) storePack(y + columns + zeros * 8, Pack<T, 8>{});`
+      : 'storePack(y + at, out);'}
   } else for (; at < size; at++) y[at] = one(gate[at], up[at]);
 }`,
 });

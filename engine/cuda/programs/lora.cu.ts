@@ -36,8 +36,12 @@ export interface LoraDownShape {
   rows: number;
 }
 
-/** Tall inputs fill the device with blocks of 32 rows, which read the factors half as often; short ones need more blocks. */
-const downShape = ({ rows, rank, members }: LoraDownShape) => (rows >= 3072 && members * rankTiles(rank) <= 3 ? { tall: 2, warps: 12 } : { tall: 1, warps: 8 });
+/** Tall inputs fill the device with blocks of 32 rows, which read the factors half as often; short ones need more warps to a block. */
+const downShape = ({ rows, rank, members }: LoraDownShape) => {
+  const tiles = members * rankTiles(rank);
+  if (rows >= 3072 && tiles <= 3) return { tall: 2, warps: 12 };
+  return { tall: 1, warps: rows <= 2048 && tiles <= 3 ? 16 : 8 };
+};
 
 /**
  * For each member: out [rows, rank] = scale · dropout(x [rows, inner]) · aᵀ. A block owns 16 or 32 rows, its warps share the inner
@@ -50,7 +54,7 @@ export const loraDownProgram = (shape: LoraDownShape): CudaProgram => {
   const { rank, members, dropout, rows } = shape;
   const tiles = rankTiles(rank), { tall, warps } = downShape(shape), width = members * tiles * 8 + 1;
   return {
-    key: `lora_down_${rank}x${members}_${dropout ? 'drop' : 'all'}_${tall}`,
+    key: `lora_down_${rank}x${members}_${dropout ? 'drop' : 'all'}_${tall}x${warps}`,
     entry: 'lora_down',
     grid: [ceilDiv(rows, 16 * tall), 1, 1],
     block: [warps * 32, 1, 1],
@@ -69,19 +73,29 @@ extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(const bf16
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
   i64 base = (i64)blockIdx.x * 16 * TALL;
   float sum[MEMBERS][TALL][TILES][4] = {};
+  // Reads outside are led to valid places instead of being left out, so that no branch keeps the draws from overlapping: rows beyond the
+  // last are not written in the end, nor are ranks; columns beyond the last are masked.
+  const bf16* lines[TALL][2];
+  ${dropout ? 'u64 blocks[TALL][2]; u32 bitLines[TALL][2]; // fewer than 2^32 bytes of bits' : ''}
+  #pragma unroll
+  for (int i = 0; i < TALL; i++)
+    #pragma unroll
+    for (int h = 0; h < 2; h++) {
+      i64 row = min(base + i * 16 + h * 8 + g, rows - 1);
+      lines[i][h] = x + row * stride;
+      ${dropout ? 'blocks[i][h] = (u64)(first + row * inner) >> 3; bitLines[i][h] = (u32)row * (u32)pitch;' : ''}
+    }
   Pack<u32, 4> next[TALL][2];
   auto fetch = [&](int k) {
     #pragma unroll
     for (int i = 0; i < TALL; i++)
       #pragma unroll
-      for (int h = 0; h < 2; h++) {
-        i64 row = base + i * 16 + h * 8 + g;
-        next[i][h] = k < inner && row < rows ? *reinterpret_cast<const Pack<u32, 4>*>(x + row * stride + k) : Pack<u32, 4>{ { 0, 0, 0, 0 } };
-      }
+      for (int h = 0; h < 2; h++) next[i][h] = *reinterpret_cast<const Pack<u32, 4>*>(lines[i][h] + (k < inner ? k : 0));
   };
   fetch(warp * 32 + t * 8);
   for (int k = warp * 32 + t * 8; k - t * 8 < inner; k += WARPS * 32) {
-    bool in = k < inner;
+    u32 inside = k < inner ? 0xffffffffu : 0u;
+    int at = k < inner ? k : 0;
     Pack<u32, 4> read[TALL][2];
     #pragma unroll
     for (int i = 0; i < TALL; i++) { read[i][0] = next[i][0]; read[i][1] = next[i][1]; }
@@ -91,21 +105,20 @@ extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(const bf16
       Pack<float, 4> low[TILES], high[TILES];
       #pragma unroll
       for (int j = 0; j < TILES; j++) {
-        low[j] = high[j] = Pack<float, 4>{ { 0.f, 0.f, 0.f, 0.f } };
-        int n = j * 8 + g;
-        if (in && n < ${rank}) { low[j] = loadPack<4>(factors[m] + (i64)n * inner + k); high[j] = loadPack<4>(factors[m] + (i64)n * inner + k + 4); }
+        const float* factor = factors[m] + (i64)min(j * 8 + g, ${rank - 1}) * inner + at;
+        low[j] = loadPack<4>(factor); high[j] = loadPack<4>(factor + 4);
       }
       u32 words[TALL][2][4];
       #pragma unroll
       for (int i = 0; i < TALL; i++)
         #pragma unroll
         for (int h = 0; h < 2; h++) {
-          ${dropout ? `i64 row = base + i * 16 + h * 8 + g;
-          Draws drawn = drawEight((u64)(first + row * inner + k) >> 3, threshold, step, streams[m], key0, key1);
-          if (in && row < rows) bits[m][row * pitch + (k >> 3)] = (u8)keepByte(drawn);
+          ${dropout ? `Draws drawn = drawEight(blocks[i][h] + (u32)(k >> 3), threshold, step, streams[m], key0, key1);
+          // A row that stands for one beyond the last writes the same again; the bits' rows have a place for columns beyond the last.
+          bits[m][bitLines[i][h] + (u32)(k >> 3)] = (u8)keepByte(drawn);
           #pragma unroll
-          for (int p = 0; p < 4; p++) words[i][h][p] = read[i][h].v[p] & pairMask(drawn.words[p]);` : `#pragma unroll
-          for (int p = 0; p < 4; p++) words[i][h][p] = read[i][h].v[p];`}
+          for (int p = 0; p < 4; p++) words[i][h][p] = read[i][h].v[p] & pairMask(drawn.words[p]) & inside;` : `#pragma unroll
+          for (int p = 0; p < 4; p++) words[i][h][p] = read[i][h].v[p] & inside;`}
         }
       #pragma unroll
       for (int j = 0; j < TILES; j++) {
@@ -231,7 +244,7 @@ extern "C" __global__ void __launch_bounds__(${SPREAD_COLUMNS}) lora_spread(i64 
     #pragma unroll
     for (int i = 0; i < 8; i++) start[i] = bias[own + i];
   }` : ''}
-  #pragma unroll ${steps * summed > 2 ? 1 : 4}
+  #pragma unroll ${steps * summed > 1 ? 1 : 4}
   for (i64 row = begin; row < end; row += 16) {
     float y[2][8];
     #pragma unroll
@@ -262,18 +275,18 @@ const PLACE_THREADS = 256;
 
 /**
  * For each member: its B [rows, rank] in bf16 into the room at the ends of its matrix' rows, where the inputs of all members have their
- * `total` low-rank columns; zeros in the columns of the others, so that one product takes all. Columns a multiple of 8.
- * Args: columns of the matrices, stride, total, then for each member matrix, rows, b, rank, its first column.
+ * low-rank columns, and zeros in the rest of `room` columns, so that one product takes all. Columns and room are multiples of 8.
+ * Args: columns of the matrices, stride, room, then for each member matrix, rows, b, rank, its first column.
  */
-export const placeFactorsProgram = (members: number, rows: number, total: number): CudaProgram => ({
+export const placeFactorsProgram = (members: number, rows: number, room: number): CudaProgram => ({
   key: `place_factors_${members}`,
   entry: 'place_factors',
-  grid: [ceilDiv(rows * (total / 8), PLACE_THREADS), 1, members],
+  grid: [ceilDiv(rows * (room / 8), PLACE_THREADS), 1, members],
   block: [PLACE_THREADS, 1, 1],
   source: () => /* cuda */ `
-extern "C" __global__ void __launch_bounds__(${PLACE_THREADS}) place_factors(int columns, int stride, int total, ${each(members, (m) => `bf16* matrix${m}, int rows${m}, const float* b${m}, int rank${m}, int from${m}`, ', ')}) {
+extern "C" __global__ void __launch_bounds__(${PLACE_THREADS}) place_factors(int columns, int stride, int room, ${each(members, (m) => `bf16* matrix${m}, int rows${m}, const float* b${m}, int rank${m}, int from${m}`, ', ')}) {
   ${[['bf16*', 'matrix'], ['int', 'rows'], ['const float*', 'b'], ['int', 'rank'], ['int', 'from']].map(([type, name]) => pick(members, type, name)).join('\n  ')}
-  int at = blockIdx.x * ${PLACE_THREADS} + threadIdx.x, units = total / 8, row = at / units, k = at % units * 8;
+  int at = blockIdx.x * ${PLACE_THREADS} + threadIdx.x, units = room / 8, row = at / units, k = at % units * 8;
   if (row >= rows) return;
   Pack<bf16, 8> out;
   #pragma unroll
@@ -310,14 +323,16 @@ const fetchTile = (rows: number, stride = 'inner') => `#pragma unroll
       copyAsync<16>(tile + r * ${TILE_PITCH} + c, in ? x + (start + r) * ${stride} + column + c : x, in);
     }`;
 
-/** Blocks of 128 columns and some rows that the device has room for at a time; more rows a block where that fills it better. */
-const SLOTS = 396;
-export function rowsPerBlock(rows: number, columnBlocks: number, stage: number): number {
+/** What a multiprocessor of the cards with most of them has for blocks at a time, and how many there are. */
+const SHARED_BYTES = 227 << 10, MULTIPROCESSORS = 132, MAX_ROWS = 1024;
+
+/** Rows of a block whose stages take so much shared memory: as many as let the blocks run in few full rounds. Each block leaves parts to be summed. */
+export function rowsPerBlock(rows: number, columnBlocks: number, stage: number, sharedBytes: number): number {
+  const slots = MULTIPROCESSORS * Math.max(1, Math.floor(SHARED_BYTES / (sharedBytes + 1024)));
   let best = stage, least = Infinity;
-  for (let perBlock = stage; perBlock <= Math.max(stage, 512); perBlock += stage) {
+  for (let perBlock = stage; perBlock <= MAX_ROWS; perBlock += stage) {
     const blocks = ceilDiv(rows, perBlock) * columnBlocks;
-    // Rounds of blocks that each take so many stages and one more to begin; each block leaves parts that must be summed.
-    const cost = ceilDiv(blocks, SLOTS) * (perBlock / stage + 1) + (blocks * 0.5) / SLOTS;
+    const cost = ceilDiv(blocks, slots) * (perBlock / stage + 1) + (blocks * 0.5) / slots;
     if (cost < least) [best, least] = [perBlock, cost];
   }
   return best;
@@ -332,7 +347,12 @@ export interface LoraOutputShape {
 }
 
 const OUTPUT_STAGE = 64, OUTPUT_STAGES = 3;
-export const outputRows = ({ rows, width, members }: LoraOutputShape): number => rowsPerBlock(rows, ceilDiv(width, COLUMNS) * members, OUTPUT_STAGE);
+const outputShared = ({ rank }: LoraOutputShape): number => {
+  const pitch = lowPitch(rankTiles(rank));
+  return 2 * (OUTPUT_STAGES * OUTPUT_STAGE * (TILE_PITCH + pitch) + COLUMNS * pitch);
+};
+export const outputRows = (shape: LoraOutputShape): number =>
+  rowsPerBlock(shape.rows, ceilDiv(shape.width, COLUMNS) * shape.members, OUTPUT_STAGE, outputShared(shape));
 
 /**
  * What a branch needs of its output's gradient, in one pass over that: for each member and each block of 128 columns, lowParts
@@ -347,7 +367,7 @@ export const loraOutputProgram = (shape: LoraOutputShape): CudaProgram => {
     entry: 'lora_output',
     grid: [ceilDiv(width, COLUMNS), ceilDiv(rows, outputRows(shape)), members],
     block: [WARPS * 32, 1, 1],
-    sharedBytes: 2 * (OUTPUT_STAGES * (tile + low) + COLUMNS * pitch),
+    sharedBytes: outputShared(shape),
     source: () => /* cuda */ `
 extern "C" __global__ void __launch_bounds__(${WARPS * 32}) lora_output(i64 rows, int perBlock,
     ${each(members, (m) => `float* lowParts${m}, float* bParts${m}, const bf16* x${m}, const bf16* low${m}, const float* b${m}, int inner${m}`, ',\n    ')}) {
@@ -441,7 +461,12 @@ export interface LoraInputShape {
 }
 
 const INPUT_STAGE = 32, INPUT_STAGES = 4;
-export const inputRows = ({ rows, inner }: LoraInputShape): number => rowsPerBlock(rows, ceilDiv(inner, COLUMNS), INPUT_STAGE);
+/** Elements of a stage: rows of x, of each member's low-rank matrix and of its bits. */
+const inputSizes = ({ rank, members, masked }: LoraInputShape) => {
+  const tile = INPUT_STAGE * TILE_PITCH, low = INPUT_STAGE * lowPitch(rankTiles(rank)), bits = masked ? INPUT_STAGE * 8 : 0;
+  return { tile, low, bits, stage: tile + members * (low + bits) };
+};
+export const inputRows = (shape: LoraInputShape): number => rowsPerBlock(shape.rows, ceilDiv(shape.inner, COLUMNS), INPUT_STAGE, 2 * INPUT_STAGES * inputSizes(shape).stage);
 
 /**
  * For each member: parts [row blocks, rank, inner] = low [rows, rank]ᵀ · keep(x [rows, inner]) over each block's rows, low = dHidden.
@@ -450,8 +475,7 @@ export const inputRows = ({ rows, inner }: LoraInputShape): number => rowsPerBlo
  */
 export const loraInputProgram = (shape: LoraInputShape): CudaProgram => {
   const { rank, members, masked, rows, inner } = shape;
-  const tiles = rankTiles(rank), pitch = lowPitch(tiles), tile = INPUT_STAGE * TILE_PITCH, low = INPUT_STAGE * pitch, bits = masked ? INPUT_STAGE * 8 : 0;
-  const stage = tile + members * (low + bits);
+  const tiles = rankTiles(rank), pitch = lowPitch(tiles), { tile, low, bits, stage } = inputSizes(shape);
   return {
     key: `lora_input_${rank}x${members}${masked ? '_masked' : ''}`,
     entry: 'lora_input',

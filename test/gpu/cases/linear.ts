@@ -2,7 +2,7 @@ import { concat, grads, tensor1d, type Tensor, type Tensor1D, type Tensor2D } fr
 import { dequantize, freezeWeight, type BaseDtype, type FrozenWeight } from '../../../engine/tensor/frozen-weight.js';
 import { linearCrossEntropy } from '../../../engine/tensor/linear-cross-entropy.js';
 import { quantizedLinear, quantizedLinears } from '../../../engine/tensor/quantized-linear.js';
-import { rmsNormBeside } from '../../../engine/tensor/rms-norm.js';
+import { rmsNorm, rmsNormBeside } from '../../../engine/tensor/rms-norm.js';
 import { withGradients, type GpuCase, type Random } from './compare.js';
 
 const bases: [string, BaseDtype][] = [
@@ -140,6 +140,21 @@ export const linearCases: GpuCase[] = [
       return [loss(...(inputs as [Tensor])), ...grads((...xs: Tensor[]) => loss(...(xs as [Tensor])))(inputs)];
     },
   })),
+  {
+    name: 'linearCrossEntropy of a norm, chunk by chunk, with a quantised head',
+    tolerance: 1.5e-2,
+    run: (random) => {
+      const head = frozen(random, [104, 48], { dtype: 'nf4', doubleQuant: true }), norm = random.tensor<Tensor1D>([48]);
+      const identity = freezeWeight(Float32Array.from({ length: 48 * 48 }, (_, i) => (i % 49 === 0 ? 1 : 0)), [48, 48], { dtype: 'bf16' });
+      const labels = random.integers<Tensor1D>([300], 104);
+      const inputs = [random.tensor([300, 48]), random.tensor([8, 48], 0.3), random.tensor([104, 8], 0.5)];
+      const loss = (x: Tensor, a: Tensor, b: Tensor): Tensor =>
+        linearCrossEntropy(rmsNorm(quantizedLinear(x, identity), norm, 1e-5, { forLinears: true }) as Tensor2D, head, labels, {
+          chunk: 128, lora: { a: a as Tensor2D, b: b as Tensor2D, scale: 0.5, dropout: { rate: 0.2, key: { seed: 3, step: 1, stream: 4 } } },
+        });
+      return [loss(...(inputs as [Tensor, Tensor, Tensor])), ...grads((...xs: Tensor[]) => loss(...(xs as [Tensor, Tensor, Tensor])))(inputs)];
+    },
+  },
   {
     name: 'linearCrossEntropy of rows of which some do not count',
     tolerance: 1.5e-2,
