@@ -16,8 +16,8 @@ import { withWeight } from './weights.js';
 
 /** Steps queued ahead of the host, which so never keeps the device waiting; as many are made in vain at the end. */
 const AHEAD = 4;
-/** Query heads that may share a key head. */
-const MOST_GROUPS = 16;
+/** Values of the query heads that share a key head, which attention holds in shared memory. */
+const MOST_QUERY_VALUES = 2048;
 
 /** A launch of a step, ready to be made again. */
 interface Launch {
@@ -65,7 +65,7 @@ export class CudaDecoder implements FusedDecoder {
     // A branch with magnitudes (DoRA) is no branch of this kind; a matrix that is trained stays in float32.
     const plain = [...linears.flat(), model.head, { weight: embedding }].every(({ weight, lora }: DecoderLinear) => lora?.magnitude === undefined && !(weight.kind === 'dense' && weight.trained));
     const alike = (group: DecoderLinear[]) => new Set(group.map(({ weight }) => kindOf(weight))).size === 1;
-    return plain && headDim % 4 === 0 && headDim <= 256 && heads / kvHeads <= MOST_GROUPS && embedding.shape[1] % 16 === 0
+    return plain && headDim % 4 === 0 && (heads / kvHeads) * headDim <= MOST_QUERY_VALUES && embedding.shape[1] % 16 === 0
       && linears.every((group) => alike(group) && group.every(({ weight }) => weight.shape[1] % 16 === 0)) && model.head.weight.shape[0] < 2 ** 22;
   }
 

@@ -5,6 +5,7 @@ import { Driver, OUT_OF_MEMORY, OutValue } from './driver.js';
 import type { LibraryPaths } from './libraries.js';
 import { CachingAllocator, type Block } from './memory.js';
 import { Nvrtc } from './nvrtc.js';
+import { OverlappingLaunch } from './overlapping-launch.js';
 import { prelude } from './prelude.cu.js';
 import type { CudaProgram, KernelArgument } from './program.js';
 import { TensorMaps } from './tensor-map.js';
@@ -39,6 +40,7 @@ export class CudaDevice {
   readonly driver: Driver;
   readonly cache = new DiskCache();
   readonly tensorMaps: TensorMaps;
+  private readonly overlapping: OverlappingLaunch;
   /** Called in place of each launch, which it must make: for profiles. */
   onLaunch?: (name: string, launch: () => void) => void;
   /** Nothing is queued: memory is being measured, and addresses lead nowhere. */
@@ -86,6 +88,7 @@ export class CudaDevice {
     driver.call('int cuCtxSetCurrent(uint64)')(out.pointer);
     driver.call('int cuStreamCreate(_Out_ void *, uint32)')(out.buffer, 1 /* non-blocking: no implicit order with the default stream */);
     this.stream = out.pointer;
+    this.overlapping = new OverlappingLaunch(driver, this.stream);
 
     const allocate = driver.attempt('int cuMemAlloc_v2(_Out_ void *, size_t)');
     const info = driver.call('int cuMemGetInfo_v2(_Out_ void *, _Out_ void *)');
@@ -170,7 +173,8 @@ export class CudaDevice {
       this.argumentSize.writeUInt32LE(this.pack(args), 0);
       if (byAddress) for (const [i, offset] of this.offsets.entries()) this.places[i] = this.argumentsAddress + BigInt(offset);
       const [each, packed] = byAddress ? [this.placesAddress, 0] : [0, this.extraAddress];
-      this.calls.launch(kernel.function, gridX, gridY, gridZ, program.block[0], program.block[1], program.block[2], sharedBytes, this.stream, each, packed);
+      if (program.overlaps && this.capability >= 90) this.overlapping.launch(kernel.function, program, each, packed);
+      else this.calls.launch(kernel.function, gridX, gridY, gridZ, program.block[0], program.block[1], program.block[2], sharedBytes, this.stream, each, packed);
     });
     this.launches++;
   }

@@ -12,6 +12,8 @@ export interface CudaProgram {
   block: readonly [number, number, number];
   /** Bytes of dynamic shared memory. @default 0 */
   sharedBytes?: number;
+  /** It may begin before the launch before it has ended, which its source sees to: see `OverlappingLaunch`. @default false */
+  overlaps?: boolean;
   /** The one architecture whose own instructions it uses. @default any */
   architecture?: string;
 }

@@ -1,4 +1,5 @@
 /* The small parts of a decode step: embedding, RMSNorm with the down projections of the LoRA branches behind it, and the rows' state. */
+import { overlapFunctions } from '../overlapping-launch.js';
 import { ceilDiv, type CudaProgram } from '../program.js';
 
 /** Rows of the state, each with a value a row of the batch: see `decodeStateRows`. */
@@ -12,8 +13,12 @@ export const decodeEmbeddingProgram = (rows: number, width: number): CudaProgram
   entry: 'decode_embedding',
   grid: [ceilDiv(width, 256 * 4), rows, 1],
   block: [256, 1, 1],
-  source: () => /* cuda */ `
+  overlaps: true,
+  source: () => overlapFunctions + /* cuda */ `
 extern "C" __global__ void decode_embedding(float* out, const bf16* table, const int* tokens, int width) {
+  // In this order: what begins after this kernel may count on the step before being over, and reads its positions and cache at once.
+  waitForPrevious();
+  letNextBegin();
   int at = (blockIdx.x * 256 + threadIdx.x) * 4;
   if (at >= width) return;
   Pack<bf16, 4> x = loadPack<4>(table + (i64)tokens[blockIdx.y] * width + at);
@@ -49,10 +54,31 @@ export function decodeLowProgram({ rows, inner, ranks, normalized }: DecodeLowSh
     entry: 'decode_low',
     grid: [Math.max(1, ceilDiv(total, each)), rows, 1],
     block: [LOW_THREADS, 1, 1],
-    source: () => /* cuda */ `
+    overlaps: true,
+    source: () => overlapFunctions + /* cuda */ `
 constexpr int INNER = ${inner}, VECTORS = ${vectors};
 extern "C" __global__ void __launch_bounds__(${LOW_THREADS}) decode_low(float* low, bf16* normed, const ${normalized ? 'float' : 'bf16'}* x, const float* weight, float eps${ranks.map((_, i) => `, const float* a${i}, float scale${i}`).join('')}) {
+  letNextBegin();
   int row = blockIdx.y;
+  // What no kernel writes is asked for while the one before is still at work.
+  ${normalized ? `Pack<float, 4> w[VECTORS];
+  #pragma unroll
+  for (int i = 0; i < VECTORS; i++) { int at = (i * ${LOW_THREADS} + threadIdx.x) * 4; if (at < INNER) w[i] = loadPack<4>(weight + at); }` : ''}
+  ${total === 0
+    ? ''
+    : `constexpr int TOTAL = ${total}, EACH = ${each};
+  auto rowOfA = [&](int j) {
+    const float* a = a0 + (i64)j * INNER;
+    ${ranks.slice(1).map((_, i) => `if (j >= ${starts[i + 1]}) a = a${i + 1} + (i64)(j - ${starts[i + 1]}) * INNER;`).join(' ')}
+    return a;
+  };
+  Pack<float, 4> a[VECTORS];
+  auto fetch = [&](int j) {
+    #pragma unroll
+    for (int i = 0; i < VECTORS; i++) { int at = (i * ${LOW_THREADS} + threadIdx.x) * 4; if (at < INNER && j < TOTAL) a[i] = loadPack<4>(rowOfA(j) + at); }
+  };
+  fetch(blockIdx.x * EACH);`}
+  waitForPrevious();
   const ${normalized ? 'float' : 'bf16'}* in = x + (i64)row * INNER;
   float v[VECTORS][4];
   #pragma unroll
@@ -74,33 +100,29 @@ extern "C" __global__ void __launch_bounds__(${LOW_THREADS}) decode_low(float* l
   for (int i = 0; i < VECTORS; i++) {
     int at = (i * ${LOW_THREADS} + threadIdx.x) * 4;
     if (at >= INNER) continue;
-    Pack<float, 4> w = loadPack<4>(weight + at);
     Pack<bf16, 4> y;
     #pragma unroll
-    for (int j = 0; j < 4; j++) { y.v[j] = toBf16(v[i][j] * r * w.v[j]); v[i][j] = toFloat(y.v[j]); }
+    for (int j = 0; j < 4; j++) { y.v[j] = toBf16(v[i][j] * r * w[i].v[j]); v[i][j] = toFloat(y.v[j]); }
     if (blockIdx.x == 0) storePack(normed + (i64)row * INNER + at, y);
   }`
     : ''}
   ${total === 0
     ? ''
-    : `constexpr int TOTAL = ${total}, EACH = ${each};
-  __shared__ float parts[EACH][${LOW_THREADS / 32}];
+    : `__shared__ float parts[EACH][${LOW_THREADS / 32}];
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   #pragma unroll
   for (int e = 0; e < EACH; e++) {
     int j = blockIdx.x * EACH + e;
     if (j >= TOTAL) break;
-    const float* a = a0 + (i64)j * INNER;
-    ${ranks.slice(1).map((_, i) => `if (j >= ${starts[i + 1]}) a = a${i + 1} + (i64)(j - ${starts[i + 1]}) * INNER;`).join(' ')}
     float sum = 0.f;
     #pragma unroll
     for (int i = 0; i < VECTORS; i++) {
       int at = (i * ${LOW_THREADS} + threadIdx.x) * 4;
       if (at >= INNER) continue;
-      Pack<float, 4> w = loadPack<4>(a + at);
       #pragma unroll
-      for (int k = 0; k < 4; k++) sum += v[i][k] * w.v[k];
+      for (int k = 0; k < 4; k++) sum += v[i][k] * a[i].v[k];
     }
+    if (e + 1 < EACH) fetch(j + 1);
     sum = warpSum(sum);
     if (lane == 0) parts[e][warp] = sum;
   }

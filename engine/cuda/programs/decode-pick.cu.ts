@@ -2,6 +2,7 @@
  * The next token of each row, from its logits: the likeliest, or one drawn as engine/model/sample.ts draws. A block a row. Weights are
  * whole numbers in units of 2^-40 of the likeliest token's, so that their sums do not depend on the order in which threads add them.
  */
+import { overlapFunctions } from '../overlapping-launch.js';
 import type { CudaProgram } from '../program.js';
 import { decodeState } from './decode-ops.cu.js';
 
@@ -39,8 +40,10 @@ export const decodeArgMaxProgram = (rows: number): CudaProgram => ({
   entry: 'decode_arg_max',
   grid: [rows, 1, 1],
   block: [THREADS, 1, 1],
-  source: () => advance + /* cuda */ `
+  overlaps: true,
+  source: () => overlapFunctions + advance + /* cuda */ `
 extern "C" __global__ void __launch_bounds__(${THREADS}) decode_arg_max(int* state, int room, const float* logits, int vocabulary, int capacity) {
+  waitForPrevious();
   Best best = likeliest(logits + (i64)blockIdx.x * vocabulary, vocabulary);
   if (threadIdx.x == 0) advance(state, room, blockIdx.x, best.index, capacity);
 }`,
@@ -55,7 +58,8 @@ export const decodeSampleProgram = (rows: number, ordered: boolean): CudaProgram
   entry: 'decode_sample',
   grid: [rows, 1, 1],
   block: [THREADS, 1, 1],
-  source: () => advance + /* cuda */ `
+  overlaps: true,
+  source: () => overlapFunctions + advance + /* cuda */ `
 constexpr int THREADS = ${THREADS};
 struct Row { const float* logits; int count; float best, inverseTemperature; };
 __device__ __forceinline__ u64 weightOf(const Row& row, int i) { return (u64)(__expf((row.logits[i] - row.best) * row.inverseTemperature) * 1099511627776.f); }
@@ -124,6 +128,7 @@ __device__ __forceinline__ u64 sumUpTo(const Row& row, u64 last) {
 }`
   : ''}
 extern "C" __global__ void __launch_bounds__(${THREADS}) decode_sample(int* state, int room, const float* logits, int vocabulary, int capacity, float inverseTemperature, float topP, int topK, u32 key0, u32 key1) {
+  waitForPrevious();
   Row row = { logits + (i64)blockIdx.x * vocabulary, vocabulary, 0.f, inverseTemperature };
   Best best = likeliest(row.logits, vocabulary);
   row.best = best.value;
