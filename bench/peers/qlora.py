@@ -27,6 +27,7 @@ try:
         from unsloth import FastLanguageModel
     import bitsandbytes  # noqa: F401
     import peft
+    import tokenizers
     import torch
     import transformers
 except ImportError as error:
@@ -43,6 +44,9 @@ def random_checkpoint(folder):
     model.save_pretrained(folder)
     del model
     torch.cuda.empty_cache()
+    # Unsloth asks for a tokenizer, though nothing is read by it here.
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<unk>": 0, "<s>": 1, "</s>": 2}, unk_token="<unk>"))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<unk>").save_pretrained(folder)
 
 
 def with_peft(folder, recompute):

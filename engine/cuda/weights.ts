@@ -4,6 +4,7 @@ import { roomyPitch, type CudaBackend } from './backend.js';
 import type { MatrixOperand } from './cublas-lt.js';
 import type { Format } from './program.js';
 import { DEQUANTIZED_TOGETHER, dequantizeInt8Program, dequantizeNf4Program } from './programs/dequantize.cu.js';
+import { placeRowsProgram } from './programs/layout.cu.js';
 
 /** Share of the device's memory that must stay free for another dequantised copy to be kept. */
 const FREE_SHARE = 0.5;
@@ -19,6 +20,18 @@ const isAtHand = (matrix: Matrix): matrix is MatrixOperand => 'address' in matri
 export const withRoomyWeight = <T>(backend: CudaBackend, weight: Matrix, use: (matrix: MatrixOperand) => T): T =>
   isAtHand(weight) ? use(weight) : withCopy(backend, weight, hasRoom(weight), use);
 
+/** The same for a matrix that many products take, one after the other: values that are not quantised get a copy with room too, where copies may be kept. */
+export function withLastingRoom<T>(backend: CudaBackend, weight: FrozenWeight, use: (matrix: MatrixOperand) => T): T {
+  return withCopy(backend, weight, hasRoom(weight), (matrix) => {
+    const plain = plainValues(weight), bytes = 2 * matrix.rows * roomyPitch(matrix.columns);
+    if (!plain || matrix.columns % 8 !== 0 || (!backend.findCompanion(plain, ROOMY_VALUES) && !maySpend(backend, bytes))) return use(matrix);
+    const stride = roomyPitch(matrix.columns), size = matrix.rows * matrix.columns;
+    const { address } = backend.companion(plain, ROOMY_VALUES, bytes, (block) =>
+      backend.launch(placeRowsProgram('bf16', size), [{ pointer: block.address }, { pointer: matrix.address }, { i64: size }, { i64: matrix.columns }, { i64: stride }, { i64: 0 }]));
+    return use({ ...matrix, address, stride });
+  });
+}
+
 /** Whether `withRoomyWeight` gives room. */
 export const hasRoom = (weight: Matrix): boolean =>
   isAtHand(weight) ? (weight.stride ?? 0) > weight.columns : weight.kind !== 'dense' && !weight.resident && weight.shape[1] % DEQUANTIZED_TOGETHER === 0;
@@ -32,7 +45,7 @@ export function keptRoomyWeights(backend: CudaBackend, weights: readonly Matrix[
 function withCopy<T>(backend: CudaBackend, weight: FrozenWeight, roomy: boolean, use: (matrix: MatrixOperand) => T): T {
   const [rows, columns] = weight.shape, stride = roomy ? roomyPitch(columns) : columns;
   const operand = (address: number): MatrixOperand => ({ address, format: 'bf16', rows, columns, stride });
-  const plain = weight.kind === 'dense' ? weight.value : weight.resident;
+  const plain = plainValues(weight);
   if (plain) {
     // Products take bf16 operands, so float32 values would only be rounded anew each time.
     backend.convert(plain, 'bf16');
@@ -47,6 +60,9 @@ function withCopy<T>(backend: CudaBackend, weight: FrozenWeight, roomy: boolean,
   });
 }
 
+/** Values that are there in full. */
+const plainValues = (weight: FrozenWeight) => (weight.kind === 'dense' ? weight.value : weight.resident);
+
 /** The copy that is kept, made where it may be; undefined where it may not. */
 function keptCopy(backend: CudaBackend, weight: Nf4Weight | Int8Weight, roomy: boolean): MatrixOperand | undefined {
   const [rows, columns] = weight.shape, stride = roomy ? roomyPitch(columns) : columns, bytes = 2 * rows * stride, name = roomy ? ROOMY_COPY : COPY;
@@ -57,6 +73,7 @@ function keptCopy(backend: CudaBackend, weight: Nf4Weight | Int8Weight, roomy: b
 
 const COPY = 'the bf16 copy of a quantised matrix';
 const ROOMY_COPY = `${COPY}, with room at the ends of its rows`;
+const ROOMY_VALUES = 'a matrix in bf16 with room at the ends of its rows';
 
 function maySpend(backend: CudaBackend, bytes: number): boolean {
   if (backend.keepDequantized !== 'auto') return backend.keepDequantized === 'always';

@@ -5,7 +5,7 @@ import type { MatrixOperand } from '../cublas-lt.js';
 import { branchesDown, branchGradients, fitsRoom, inputGradients, linears, roomyLinears, takesRoomy, type Branch } from '../lora-branch.js';
 import { crossEntropyProgram } from '../programs/loss.cu.js';
 import { reduceProgram } from '../programs/reduce.cu.js';
-import { withRoomyWeight } from '../weights.js';
+import { withLastingRoom } from '../weights.js';
 
 /** Rows of a chunk are a multiple of this where there are enough: whole tiles for the tensor cores. */
 const ROW_TILE = 128;
@@ -24,7 +24,7 @@ export const linearCrossEntropyKernel = cudaKernel<LinearCrossEntropyInputs, Lin
 
     const takesRoom = !branch || takesRoomy([branch]);
     // One matrix for all chunks: where it is not kept, it is made but once.
-    withRoomyWeight(backend, head, (weight) => backend.with('bf16', [hidden], (input) =>
+    withLastingRoom(backend, head, (weight) => backend.with('bf16', [hidden], (input) =>
       backend.scratch(4 * rows, 'token losses', (losses) => {
         const whole = takesRoom ? backend.rowsOf(input, rows, inner) : backend.matrix(input, rows, inner);
         for (let start = 0; start < rows; start += step) {

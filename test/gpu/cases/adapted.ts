@@ -28,6 +28,7 @@ export const adaptedCases: GpuCase[] = [
   })),
   {
     name: 'headCrossEntropy of a head with trained row lengths',
+    tolerance: 2e-2, // the gradient of a length is a sum over all rows of products of two values that were each rounded to bf16
     run: (random) => {
       const weight = freezeWeight(random.values(out * inner, 0.1), [out, inner], { dtype: 'f32' });
       const [x, a, b, magnitude] = operands(random);

@@ -140,11 +140,11 @@ export const linearCases: GpuCase[] = [
       return [loss(...(inputs as [Tensor])), ...grads((...xs: Tensor[]) => loss(...(xs as [Tensor])))(inputs)];
     },
   })),
-  {
-    name: 'linearCrossEntropy of a norm, chunk by chunk, with a quantised head',
+  ...[bases[0], bases[4]].map(([name, base]): GpuCase => ({
+    name: `linearCrossEntropy of a norm, chunk by chunk, with a head in ${name}`,
     tolerance: 1.5e-2,
     run: (random) => {
-      const head = frozen(random, [104, 48], { dtype: 'nf4', doubleQuant: true }), norm = random.tensor<Tensor1D>([48]);
+      const head = frozen(random, [104, 48], base), norm = random.tensor<Tensor1D>([48]);
       const identity = freezeWeight(Float32Array.from({ length: 48 * 48 }, (_, i) => (i % 49 === 0 ? 1 : 0)), [48, 48], { dtype: 'bf16' });
       const labels = random.integers<Tensor1D>([300], 104);
       const inputs = [random.tensor([300, 48]), random.tensor([8, 48], 0.3), random.tensor([104, 8], 0.5)];
@@ -154,7 +154,7 @@ export const linearCases: GpuCase[] = [
         });
       return [loss(...(inputs as [Tensor, Tensor, Tensor])), ...grads((...xs: Tensor[]) => loss(...(xs as [Tensor, Tensor, Tensor])))(inputs)];
     },
-  },
+  })),
   {
     name: 'linearCrossEntropy of rows of which some do not count',
     tolerance: 1.5e-2,
