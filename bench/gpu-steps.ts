@@ -1,7 +1,7 @@
 /**
  * Training steps on one GPU. First a tiny model's losses on `cuda` beside `cpu`'s, then the time and memory of a shape's steps
  * through the trainer (the first ones, which compile and record, are not timed):
- *   gpu-steps losses | gpu-steps floor MODEL TOKENS... | gpu-steps MODEL ROWS LENGTH ACCUMULATION [recompute] [tune] [profile]
+ *   gpu-steps losses [STEPS] | gpu-steps floor MODEL TOKENS... | gpu-steps MODEL ROWS LENGTH ACCUMULATION [recompute] [tune] [profile]
  */
 import { dispose, findBackend, getBackend, setBackend } from '@tensorflow/tfjs-core';
 import { loraSchema, trainSchema } from '../contracts/fine-tune-config.js';
@@ -28,7 +28,7 @@ if (what === 'losses') {
     await setBackend(name);
     const bench = new StepBench(randomModel(modelShapes.tiny, { dtype: 'nf4', doubleQuant: true }), 24, 0.05, 3e-3);
     const losses: number[] = [];
-    for (let step = 0; step < 12; step++) {
+    for (let step = 0; step < Number(process.argv[3] ?? 12); step++) {
       const result = bench.run({ rows: 2, length: 24, accumulation: 2, recompute: step % 2 === 1 });
       losses.push(result.losses.reduce((sum, loss) => sum + loss.dataSync()[0], 0) / 92);
       dispose([result.losses, result.gradNorm]);

@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
 import { findBackend, memory, setBackend } from '@tensorflow/tfjs-core';
 import { modelShapes, randomModel } from '../../../bench/random-model.js';
 import { loraSchema, trainSchema, type TrainConfig } from '../../../contracts/fine-tune-config.js';
@@ -29,7 +33,7 @@ interface Run {
 }
 
 /** A training of the tiny model on cuda, with dropout. */
-async function train(options: Partial<TrainConfig>, hooks: TrainHooks = {}, { resume, trainRows = rowsOf(48, 4, 60) }: { resume?: TrainingState; trainRows?: TokenRows } = {}): Promise<Run> {
+export async function train(options: Partial<TrainConfig>, hooks: TrainHooks = {}, { resume, trainRows = rowsOf(48, 4, 60) }: { resume?: TrainingState; trainRows?: TokenRows } = {}): Promise<Run> {
   await setBackend('cuda');
   const plans: string[] = [];
   const { adapter, history, finished } = await trainAdapter(
@@ -51,6 +55,16 @@ async function train(options: Partial<TrainConfig>, hooks: TrainHooks = {}, { re
 
 let tiny: ReturnType<typeof randomModel> | undefined;
 const tinyModel = () => (tiny ??= randomModel(modelShapes.tiny, { dtype: 'nf4', doubleQuant: true }));
+
+/** Runs killed-training.ts, and kills it when it has done a step. @returns how it ended */
+async function trainInProcess(directory: string, killedAt?: number): Promise<number | string> {
+  const script = fileURLToPath(new URL('./killed-training.ts', import.meta.url));
+  const child = spawn(process.execPath, ['--import', 'tsx', script, directory], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const exit = once(child, 'exit');
+  for await (const line of createInterface(child.stdout)) if (line === `step ${killedAt}`) child.kill('SIGKILL');
+  const [code, signal] = await exit;
+  return (code as number | null) ?? (signal as string);
+}
 
 /** Checks of the trainer on a GPU; each throws where it fails. */
 export const trainerCases: { name: string; check: () => Promise<void> }[] = [
@@ -80,6 +94,20 @@ export const trainerCases: { name: string; check: () => Promise<void> }[] = [
         const second = await train({}, {}, { resume: await readCheckpoint(path, 'this') });
         assert.ok(second.bytes.equals(whole.bytes));
         assert.deepEqual(second.losses, whole.losses);
+      } finally {
+        await rm(directory, { recursive: true });
+      }
+    },
+  },
+  {
+    name: 'ends, killed without warning and started anew, in the bytes of an undisturbed run',
+    check: async () => {
+      const directory = await mkdtemp(join(tmpdir(), 'temper-gpu-'));
+      try {
+        assert.equal(await trainInProcess(directory, 7), 'SIGKILL');
+        assert.equal(await trainInProcess(directory), 0);
+        assert.ok((await readFile(join(directory, 'adapter'))).equals((await train({})).bytes));
+        assert.notEqual(await readFile(join(directory, 'from'), 'utf8'), '0');
       } finally {
         await rm(directory, { recursive: true });
       }
