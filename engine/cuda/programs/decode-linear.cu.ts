@@ -77,13 +77,13 @@ export function decodeTiling({ kind, output, outs, inner, rows, multiprocessors 
     // All blocks at once, up to five on a multiprocessor: many short reads are on their way then, and more of each warp's only get in the way.
     const resident = Math.min(ceilDiv(blocks, multiprocessors), paired && kind === 'bf16' ? 3 : 5);
     const warps = Math.min(chunks, 8);
-    const ahead = resident > 3 ? 1 : Math.max(1, Math.min(3, ceilDiv(chunks, warps), Math.floor(40 / (2 * rowTiles * kinds[kind].words))));
+    const ahead = resident > 3 ? 1 : Math.max(1, Math.min(3, ceilDiv(chunks, warps), Math.floor(40 / (2 * rowTiles * decodeKinds[kind].words))));
     return { tokenTiles: 1, rowTiles, warps, sharing: true, splits: 1, ahead, resident };
   }
   const tokenTiles = rows <= 16 ? 2 : rows <= 32 ? 4 : 8;
   const rowTiles = tokenTiles === 2 && !paired ? 1 : 2, warps = 4;
   const blocks = blocksOf(paired, outs, 16 * rowTiles * warps).reduce((a, b) => a + b, 0);
-  const turn = Math.max((16 * rowTiles * warps * CHUNK * kinds[kind].words) / 4 / RATES.memory, (4 * rowTiles * tokenTiles * warps) / RATES.products);
+  const turn = Math.max((16 * rowTiles * warps * CHUNK * decodeKinds[kind].words) / 4 / RATES.memory, (4 * rowTiles * tokenTiles * warps) / RATES.products);
   let splits = 1, bestTime = Infinity;
   for (let count = 1; count <= Math.min(MOST_SPLITS, chunks); count++) {
     const perProcessor = ceilDiv(blocks * count, multiprocessors);
@@ -92,7 +92,7 @@ export function decodeTiling({ kind, output, outs, inner, rows, multiprocessors 
     const time = ceilDiv(chunks, count) * Math.max(perProcessor * turn, 0.5) + parts;
     if (time < bestTime) [splits, bestTime] = [count, time];
   }
-  return { tokenTiles, rowTiles, warps, sharing: false, splits, ahead: Math.max(1, Math.min(4, Math.floor(32 / (2 * rowTiles * kinds[kind].words)))), resident: 3 };
+  return { tokenTiles, rowTiles, warps, sharing: false, splits, ahead: Math.max(1, Math.min(4, Math.floor(32 / (2 * rowTiles * decodeKinds[kind].words)))), resident: 3 };
 }
 
 /** Blocks of each matrix; of a pair, which share their blocks, of the first. */
@@ -106,7 +106,7 @@ const STAGES = 4;
 const X_STRIDE = CHUNK + 8;
 
 /** Reading a thread's 16 values of one matrix row, and what four of them become: a word of two bf16 each. */
-const kinds: Record<DecodeKind, { words: number; bytes: (k: string) => string; setup: string; unpack: string }> = {
+export const decodeKinds: Record<DecodeKind, { words: number; bytes: (k: string) => string; setup: string; unpack: string }> = {
   int8: {
     words: 4,
     bytes: (k) => k,
@@ -147,7 +147,20 @@ __device__ __forceinline__ void unpack(u32& low, u32& high, const u32 (&w)[4], i
 };
 
 /** Arguments of one matrix: codes, absmax, nested codes, offset, B, bias. */
-const matrixParameters = (i: number) => `const u8* codes${i}, const float* absmax${i}, const u8* nested${i}, float offset${i}, const float* b${i}, const float* bias${i}`;
+export const matrixParameters = (i: number) => `const u8* codes${i}, const float* absmax${i}, const u8* nested${i}, float offset${i}, const float* b${i}, const float* bias${i}`;
+
+export const readOnceFunction = /* cuda */ `/** Past the first-level cache: every byte of the matrix is used once. */
+template <int N> __device__ __forceinline__ void readOnce(u32 (&to)[N], const u8* from, bool valid) {
+  #pragma unroll
+  for (int i = 0; i < N; i++) to[i] = 0;
+  if (!valid) return;
+  if (N == 2) asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(to[0]), "=r"(to[1]) : "l"(from));
+  else
+    #pragma unroll
+    for (int i = 0; i < N; i += 4)
+      asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(to[i]), "=r"(to[i + 1]), "=r"(to[i + 2]), "=r"(to[i + 3]) : "l"(from + i * 4));
+}
+`;
 
 /**
  * y [rows, Σ outs] = x [rows, inner] · Wᵀ + low · Bᵀ + bias. Args: out (`add`: also what is added to), x, low (float32 [rows, Σ ranks]),
@@ -157,7 +170,7 @@ const matrixParameters = (i: number) => `const u8* codes${i}, const float* absma
 export function decodeLinearPlan(shape: DecodeLinearShape, { tokenTiles, rowTiles, warps, sharing, splits, ahead, resident }: DecodeTiling = decodeTiling(shape)): DecodeLinearPlan {
   const { kind, output, outs, inner, ranks, biases, rows } = shape;
   const paired = output === 'swiglu';
-  const { words, bytes, setup, unpack } = kinds[kind];
+  const { words, bytes, setup, unpack } = decodeKinds[kind];
   const warpRows = 16 * rowTiles, blockRows = sharing ? warpRows : warpRows * warps, tokens = 8 * tokenTiles;
   const tiles = blocksOf(paired, outs, blockRows);
   const blocks = tiles.reduce((a, b) => a + b, 0);
@@ -193,18 +206,7 @@ export function decodeLinearPlan(shape: DecodeLinearShape, { tokenTiles, rowTile
     source: () => overlapFunctions + (kind === 'nf4' ? nf4Tables() : '') + /* cuda */ `
 constexpr int ROWS = ${blockRows}, RT = ${rowTiles}, NT = ${tokenTiles}, TOKENS = ${tokens}, THREADS = ${threads}, AHEAD = ${ahead}, INNER = ${inner}, STRIDE = ROWS + ${PAD}, CHUNKS = ${ceilDiv(inner, CHUNK)};
 ${unpack}
-/** Past the first-level cache: every byte of the matrix is used once. */
-template <int N> __device__ __forceinline__ void readOnce(u32 (&to)[N], const u8* from, bool valid) {
-  #pragma unroll
-  for (int i = 0; i < N; i++) to[i] = 0;
-  if (!valid) return;
-  if (N == 2) asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(to[0]), "=r"(to[1]) : "l"(from));
-  else
-    #pragma unroll
-    for (int i = 0; i < N; i += 4)
-      asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(to[i]), "=r"(to[i + 1]), "=r"(to[i + 2]), "=r"(to[i + 3]) : "l"(from + i * 4));
-}
-extern "C" __global__ void __launch_bounds__(THREADS, ${resident}) decode_linear(${output === 'store' || output === 'swiglu' ? 'bf16' : 'float'}* out, const bf16* x, const float* low, float* parts, u32* counters, int rows, ${outs.map((_, i) => matrixParameters(i)).join(', ')}) {
+${readOnceFunction}extern "C" __global__ void __launch_bounds__(THREADS, ${resident}) decode_linear(${output === 'store' || output === 'swiglu' ? 'bf16' : 'float'}* out, const bf16* x, const float* low, float* parts, u32* counters, int rows, ${outs.map((_, i) => matrixParameters(i)).join(', ')}) {
   extern __shared__ __align__(16) u8 shared[];
   float* sums = reinterpret_cast<float*>(shared);
   letNextBegin();
