@@ -119,6 +119,8 @@ __device__ __forceinline__ void scatter(u32 (&w)[${words}], int t) {
   transpose(a, b, c, d, t); transpose(e, f, g, h, t);
   w[0] = a; w[1] = e; w[2] = b; w[3] = f; w[4] = c; w[5] = g; w[6] = d; w[7] = h;`}
 }
+/** Has the L2 cache fetch what will be read later. */
+__device__ __forceinline__ void askFor(const void* address) { asm volatile("prefetch.global.L2 [%0];" :: "l"(address)); }
 /** The matrix that a tile belongs to: its out features, LoRA rank, first low value and first column of y; row: the tile's first. */
 struct Tile { const u8* codes; const float* absmax; const float* b; const float* bias; int out, rank, low, column, row; };
 /** The range of steps that a block has, and the block that has a step. */
@@ -183,6 +185,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, ${resident}) decode_linear
     int nextCount = min(STEPS, end - done - count), nextLeft = 0;
     const u8* nextCodes = codes;
     if (nextCount > 0) find(tile + 1, nextCodes, nextLeft);
+    ${kind === 'int8' || lowWidth > 0
+      ? `if (t < 2 && left > 8 * t) { // what the tile's end needs of this thread's rows
+      Tile of = tileOf(tile);
+      int row = of.row + ownRow + 8 * t;
+      ${kind === 'int8' ? 'askFor(of.absmax + row);' : ''}
+      ${lowWidth > 0 ? 'if (from == 0 && of.rank) askFor(of.b + (i64)row * of.rank);' : ''}
+    }`
+      : ''}
     float acc[TOKENS / 2];
     #pragma unroll
     for (int i = 0; i < TOKENS / 2; i++) acc[i] = 0.f;
