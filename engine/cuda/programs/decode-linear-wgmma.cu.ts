@@ -61,7 +61,8 @@ export function wgmmaTilingOf({ kind, rows }: DecodeLinearShape, rowGroups: numb
   return { rowGroups, innerGroups, resident, ahead: kind === 'int8' ? 3 : 2, stages: Math.max(4, Math.min(8, Math.floor((64 << 10) / resident / stage))) };
 }
 
-const tokensOf = (rows: number): number => Math.min(MOST_TOKENS, ceilDiv(rows, 8) * 8);
+/** Two sizes, as each is a kernel to compile; rows that are not there cost products, which there is time for. */
+const tokensOf = (rows: number): number => (rows <= 32 ? 32 : MOST_TOKENS);
 
 /** Tiles of each matrix; of a pair, which share their tiles, of the first. */
 const tilesOf = ({ output, outs }: DecodeLinearShape, rows: number): number[] => (output === 'swiglu' ? [ceilDiv(outs[0], rows / 2)] : outs.map((out) => ceilDiv(out, rows)));
