@@ -9,7 +9,7 @@
  */
 import { overlapFunctions } from '../overlapping-launch.js';
 import { ceilDiv, type CudaProgram } from '../program.js';
-import { decodeKinds, matrixParameters, readOnceFunction, type DecodeLinearPlan, type DecodeLinearShape } from './decode-linear.cu.js';
+import { decodeKinds, matrixParameters, type DecodeLinearPlan, type DecodeLinearShape } from './decode-linear.cu.js';
 import { hopperPrelude } from './hopper.cu.js';
 
 export interface DecodeWgmmaTiling {
@@ -75,7 +75,7 @@ const tilesOf = ({ output, outs }: DecodeLinearShape, rows: number): number[] =>
 export function decodeLinearWgmmaPlan(shape: DecodeLinearShape, { rowGroups, innerGroups, ahead, stages, resident }: DecodeWgmmaTiling = decodeWgmmaTiling(shape)): DecodeWgmmaPlan {
   const { kind, output, outs, inner, ranks, biases, rows, multiprocessors } = shape;
   const paired = output === 'swiglu';
-  const { words, bytes, unpack } = decodeKinds[kind];
+  const { words, bytes } = decodeKinds[kind];
   const tileRows = 64 * rowGroups, tokens = tokensOf(rows), slices = ceilDiv(rows, MOST_TOKENS);
   const tiles = tilesOf(shape, tileRows), allTiles = tiles.reduce((a, b) => a + b, 0);
   const chunks = ceilDiv(inner, CHUNK), steps = ceilDiv(chunks, innerGroups), units = steps * allTiles;
@@ -99,8 +99,15 @@ export function decodeLinearWgmmaPlan(shape: DecodeLinearShape, { rowGroups, inn
     source: () => overlapFunctions + hopperPrelude + rowProduct(tokens) + /* cuda */ `
 constexpr int ROW_GROUPS = ${rowGroups}, INNER_GROUPS = ${innerGroups}, ROWS = ${tileRows}, TOKENS = ${tokens}, INNER = ${inner}, CHUNKS = ${chunks}, STEPS = ${steps}, UNITS = ${units}, BLOCKS = ${blocks};
 constexpr int AHEAD = ${ahead}, STAGES = ${stages}, STAGE_BYTES = ${stageBytes}, THREADS = ${threads}, STRIDE = ROWS + ${PAD};
-${unpack}
-${readOnceFunction}
+${readFunction(words)}
+${kind === 'int8'
+  ? `/** A byte in the lower half of each 16 bits to bf16: 128 + its low seven bits is exact, and from that goes 128, or 256 under a sign bit. */
+__device__ __forceinline__ u32 toPair(u32 bytes, u32 low, u32 sign) {
+  u32 magnitude = (bytes & low) | 0x43004300u, offset = (bytes & sign) | 0xc300c300u, y;
+  asm("add.rn.bf16x2 %0, %1, %2;" : "=r"(y) : "r"(magnitude), "r"(offset));
+  return y;
+}`
+  : ''}
 /** Words a, b, c, d of four neighbouring lanes as a matrix with a lane a row: transposed. */
 __device__ __forceinline__ void exchange(u32& a, u32& b, bool second, int distance) {
   u32 got = __shfl_xor_sync(0xffffffffu, second ? a : b, distance);
@@ -110,10 +117,10 @@ __device__ __forceinline__ void transpose(u32& a, u32& b, u32& c, u32& d, int t)
   exchange(a, b, t & 1, 1); exchange(c, d, t & 1, 1);
   exchange(a, c, t & 2, 2); exchange(b, d, t & 2, 2);
 }
-/** From a lane's 16 neighbouring values to its columns 2t, 2t + 1, 2t + 8 and 2t + 9 of each of four steps of 16, as \`unpack\` takes them. */
+/** From a lane's 16 neighbouring values to its columns of each of four steps of 16: ${kind === 'int8' ? 'a word of 2t, 2t + 8, 2t + 1 and 2t + 9' : 'words of 2t, 2t + 1 and of 2t + 8, 2t + 9'}. */
 __device__ __forceinline__ void scatter(u32 (&w)[${words}], int t) {
   ${kind === 'int8'
-    ? `u32 a = __byte_perm(w[0], w[2], 0x5410), b = __byte_perm(w[0], w[2], 0x7632), c = __byte_perm(w[1], w[3], 0x5410), d = __byte_perm(w[1], w[3], 0x7632);
+    ? `u32 a = __byte_perm(w[0], w[2], 0x5140), b = __byte_perm(w[0], w[2], 0x7362), c = __byte_perm(w[1], w[3], 0x5140), d = __byte_perm(w[1], w[3], 0x7362);
   transpose(a, b, c, d, t);
   w[0] = a; w[1] = b; w[2] = c; w[3] = d;`
     : `u32 a = w[0], b = w[1], c = w[2], d = w[3], e = w[4], f = w[5], g = w[6], h = w[7];
@@ -160,35 +167,44 @@ extern "C" __global__ void __launch_bounds__(THREADS, ${resident}) decode_linear
     return of;
   };
   u32 w[AHEAD][2][${words}];
-  /** from: the thread's first row; left: rows from it to the matrix' end. */
-  auto fetch = [&](u32 (&to)[2][${words}], const u8* from, int left, int chunk, bool valid) {
-    int k = chunk * ${CHUNK};
-    valid = valid && k + t * 16 < INNER;
-    readOnce(to[0], from + ${bytes('(i64)k')}, valid && left > 0);
-    readOnce(to[1], from + ${bytes('(i64)k + 8 * INNER')}, valid && left > 8);
-  };
-  auto find = [&](int tile, const u8*& from, int& left) {
+  #pragma unroll
+  for (int u = 0; u < AHEAD; u++)
+    #pragma unroll
+    for (int h = 0; h < 2; h++)
+      #pragma unroll
+      for (int i = 0; i < ${words}; i++) w[u][h][i] = 0;
+  ${kind === 'int8' ? 'u32 lowBits = 0x007f007fu + (rows < 0), signBits = 0x00800080u + (rows < 0); // unknown to the compiler, so that they stay in registers' : ''}
+  // Nothing needs zeros: what lies beyond a row's end meets x's zeros, and rows beyond the matrix are not written.
+  struct Place { const u8* codes; int down; };
+  /** A thread's first row of a tile, and from there to the row eight below; in place of rows that are not there the last one. */
+  auto find = [&](int tile) {
     Tile of = tileOf(tile);
-    from = of.codes + ${bytes('(i64)(of.row + ownRow) * INNER + t * 16')};
-    left = of.out - of.row - ownRow;
+    int row = min(of.row + ownRow, of.out - 1), below = min(of.row + ownRow + 8, of.out - 1);
+    return Place{ of.codes + ${bytes('(i64)row * INNER')}, ${bytes('(below - row) * INNER')} };
+  };
+  auto fetch = [&](u32 (&to)[2][${words}], const Place& from, int chunk, bool valid) {
+    int k = ${inner % CHUNK ? `min(chunk * ${CHUNK} + t * 16, INNER - 16)` : `chunk * ${CHUNK} + t * 16`};
+    valid = valid && chunk < CHUNKS;
+    const u8* first = from.codes + ${bytes('k')};
+    read(to[0], first, valid);
+    read(to[1], first + from.down, valid);
   };
   int tile = begin / STEPS, from = begin % STEPS, count = min(STEPS - from, end - begin);
-  const u8* codes; int left;
-  find(tile, codes, left);
+  Place here = find(tile);
   #pragma unroll
-  for (int u = 0; u < AHEAD; u++) fetch(w[u], codes, left, (from + u) * INNER_GROUPS + innerGroup, u < count);
+  for (int u = 0; u < AHEAD; u++) fetch(w[u], here, (from + u) * INNER_GROUPS + innerGroup, u < count);
   waitForPrevious();
   if (threadIdx.x == 0) for (int i = 0; i < STAGES && begin + i < end; i++) copy(begin + i, i);
   int at = 0;
   u32 phase = 0;
   for (int done = begin; done < end;) {
     // Where this tile's steps end, the next one's codes are asked for.
-    int nextCount = min(STEPS, end - done - count), nextLeft = 0;
-    const u8* nextCodes = codes;
-    if (nextCount > 0) find(tile + 1, nextCodes, nextLeft);
+    int nextCount = min(STEPS, end - done - count);
+    Place after = here;
+    if (nextCount > 0) after = find(tile + 1);
     ${kind === 'int8' || lowWidth > 0
-      ? `if (t < 2 && left > 8 * t) { // what the tile's end needs of this thread's rows
-      Tile of = tileOf(tile);
+      ? `Tile of = tileOf(tile);
+    if (t < 2 && of.row + ownRow + 8 * t < of.out) { // what the tile's end needs of this thread's rows
       int row = of.row + ownRow + 8 * t;
       ${kind === 'int8' ? 'askFor(of.absmax + row);' : ''}
       ${lowWidth > 0 ? 'if (from == 0 && of.rank) askFor(of.b + (i64)row * of.rank);' : ''}
@@ -201,15 +217,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, ${resident}) decode_linear
       #pragma unroll
       for (int u = 0; u < AHEAD; u++) {
         int i = i0 + u;
-        bool here = i + AHEAD < count;
-        auto refill = [&] { fetch(w[u], here ? codes : nextCodes, here ? left : nextLeft, (here ? from + i + AHEAD : u) * INNER_GROUPS + innerGroup, here || u < nextCount); };
+        bool within = i + AHEAD < count;
+        auto refill = [&] { fetch(w[u], within ? here : after, (within ? from + i + AHEAD : u) * INNER_GROUPS + innerGroup, within || u < nextCount); };
         if (i < count) {
           u32 a[4][4];
           #pragma unroll
           for (int h = 0; h < 2; h++) {
             scatter(w[u][h], t);
             #pragma unroll
-            for (int s = 0; s < 4; s++) unpack(a[s][h], a[s][h + 2], w[u][h], s, 0.f, nullptr);
+            for (int s = 0; s < 4; s++) {
+              ${kind === 'int8'
+                ? 'a[s][h] = toPair(w[u][h][s], lowBits, signBits); a[s][h + 2] = toPair(w[u][h][s] >> 8, lowBits, signBits);'
+                : 'a[s][h] = w[u][h][2 * s]; a[s][h + 2] = w[u][h][2 * s + 1];'}
+            }
           }
           waitBarrier(full + 8 * at, phase);
           if ((from + i) * INNER_GROUPS + innerGroup < CHUNKS) {
@@ -233,7 +253,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, ${resident}) decode_linear
         } else if (i0 == 0) refill();
       }
     pin(acc);
-    Tile of = tileOf(tile);
+    ${kind === 'int8' || lowWidth > 0 ? '' : 'Tile of = tileOf(tile);'}
+    int left = of.out - of.row - ownRow;
     ${kind === 'int8'
       ? `#pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -343,7 +364,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, ${resident}) decode_linear
         }
       }
     }
-    done += count; tile++; from = 0; count = nextCount; codes = nextCodes; left = nextLeft;
+    done += count; tile++; from = 0; count = nextCount; here = after;
   }
 }`,
   };
@@ -359,5 +380,16 @@ const rowProduct = (columns: number): string => {
 __device__ __forceinline__ void rowProduct(float (&d)[${count}], const u32 (&a)[4], u64 b) {
   asm volatile("{\\n.reg .pred add;\\nsetp.eq.b32 add, 0, 0;\\nwgmma.mma_async.sync.aligned.m64n${columns}k16.f32.bf16.bf16 {${list(0, count)}}, {${list(count, 4)}}, %${count + 4}, add, 1, 1, 0;\\n}"
     : ${Array.from({ length: count }, (_, i) => `"+f"(d[${i}])`).join(', ')} : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}`;
+};
+
+/** Past the first-level cache, as every byte of a matrix is used once. What is not valid stays as it is, and is not waited for. */
+const readFunction = (words: number): string => {
+  const list = (from: number) => Array.from({ length: 4 }, (_, i) => `%${from + i}`).join(', ');
+  const loads = Array.from({ length: words / 4 }, (_, i) => `@valid ld.global.nc.L1::no_allocate.v4.u32 {${list(4 * i)}}, [%${words}${i ? ` + ${16 * i}` : ''}];`);
+  return /* cuda */ `
+__device__ __forceinline__ void read(u32 (&to)[${words}], const u8* from, bool valid) {
+  asm volatile("{\\n.reg .pred valid;\\nsetp.ne.b32 valid, %${words + 1}, 0;\\n${loads.join('\\n')}\\n}"
+    : ${Array.from({ length: words }, (_, i) => `"+r"(to[${i}])`).join(', ')} : "l"(from), "r"((int)valid));
 }`;
 };
