@@ -167,12 +167,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, ${resident}) decode_linear
     return of;
   };
   u32 w[AHEAD][2][${words}];
-  #pragma unroll
-  for (int u = 0; u < AHEAD; u++)
-    #pragma unroll
-    for (int h = 0; h < 2; h++)
-      #pragma unroll
-      for (int i = 0; i < ${words}; i++) w[u][h][i] = 0;
   ${kind === 'int8' ? 'u32 lowBits = 0x007f007fu + (rows < 0), signBits = 0x00800080u + (rows < 0); // unknown to the compiler, so that they stay in registers' : ''}
   // Nothing needs zeros: what lies beyond a row's end meets x's zeros, and rows beyond the matrix are not written.
   struct Place { const u8* codes; int down; };
@@ -218,7 +212,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, ${resident}) decode_linear
       for (int u = 0; u < AHEAD; u++) {
         int i = i0 + u;
         bool within = i + AHEAD < count;
-        auto refill = [&] { fetch(w[u], within ? here : after, (within ? from + i + AHEAD : u) * INNER_GROUPS + innerGroup, within || u < nextCount); };
+        auto refill = [&] { fetch(w[u], { within ? here.codes : after.codes, within ? here.down : after.down }, (within ? from + i + AHEAD : u) * INNER_GROUPS + innerGroup, within || u < nextCount); };
         if (i < count) {
           u32 a[4][4];
           #pragma unroll
@@ -383,13 +377,13 @@ __device__ __forceinline__ void rowProduct(float (&d)[${count}], const u32 (&a)[
 }`;
 };
 
-/** Past the first-level cache, as every byte of a matrix is used once. What is not valid stays as it is, and is not waited for. */
+/** Past the first-level cache, as every byte of a matrix is used once. What is not valid is anything, and not waited for. */
 const readFunction = (words: number): string => {
   const list = (from: number) => Array.from({ length: 4 }, (_, i) => `%${from + i}`).join(', ');
   const loads = Array.from({ length: words / 4 }, (_, i) => `@valid ld.global.nc.L1::no_allocate.v4.u32 {${list(4 * i)}}, [%${words}${i ? ` + ${16 * i}` : ''}];`);
   return /* cuda */ `
 __device__ __forceinline__ void read(u32 (&to)[${words}], const u8* from, bool valid) {
   asm volatile("{\\n.reg .pred valid;\\nsetp.ne.b32 valid, %${words + 1}, 0;\\n${loads.join('\\n')}\\n}"
-    : ${Array.from({ length: words }, (_, i) => `"+r"(to[${i}])`).join(', ')} : "l"(from), "r"((int)valid));
+    : ${Array.from({ length: words }, (_, i) => `"=r"(to[${i}])`).join(', ')} : "l"(from), "r"((int)valid));
 }`;
 };
