@@ -149,19 +149,6 @@ __device__ __forceinline__ void unpack(u32& low, u32& high, const u32 (&w)[4], i
 /** Arguments of one matrix: codes, absmax, nested codes, offset, B, bias. */
 export const matrixParameters = (i: number) => `const u8* codes${i}, const float* absmax${i}, const u8* nested${i}, float offset${i}, const float* b${i}, const float* bias${i}`;
 
-export const readOnceFunction = /* cuda */ `/** Past the first-level cache: every byte of the matrix is used once. */
-template <int N> __device__ __forceinline__ void readOnce(u32 (&to)[N], const u8* from, bool valid) {
-  #pragma unroll
-  for (int i = 0; i < N; i++) to[i] = 0;
-  if (!valid) return;
-  if (N == 2) asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(to[0]), "=r"(to[1]) : "l"(from));
-  else
-    #pragma unroll
-    for (int i = 0; i < N; i += 4)
-      asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(to[i]), "=r"(to[i + 1]), "=r"(to[i + 2]), "=r"(to[i + 3]) : "l"(from + i * 4));
-}
-`;
-
 /**
  * y [rows, Σ outs] = x [rows, inner] · Wᵀ + low · Bᵀ + bias. Args: out (`add`: also what is added to), x, low (float32 [rows, Σ ranks]),
  * parts, counters, rows, then for each matrix: codes (int8, NF4 or bf16 values), absmax, nested codes or null, offset, B [out, rank], bias.
@@ -206,7 +193,18 @@ export function decodeLinearPlan(shape: DecodeLinearShape, { tokenTiles, rowTile
     source: () => overlapFunctions + (kind === 'nf4' ? nf4Tables() : '') + /* cuda */ `
 constexpr int ROWS = ${blockRows}, RT = ${rowTiles}, NT = ${tokenTiles}, TOKENS = ${tokens}, THREADS = ${threads}, AHEAD = ${ahead}, INNER = ${inner}, STRIDE = ROWS + ${PAD}, CHUNKS = ${ceilDiv(inner, CHUNK)};
 ${unpack}
-${readOnceFunction}extern "C" __global__ void __launch_bounds__(THREADS, ${resident}) decode_linear(${output === 'store' || output === 'swiglu' ? 'bf16' : 'float'}* out, const bf16* x, const float* low, float* parts, u32* counters, int rows, ${outs.map((_, i) => matrixParameters(i)).join(', ')}) {
+/** Past the first-level cache: every byte of the matrix is used once. */
+template <int N> __device__ __forceinline__ void readOnce(u32 (&to)[N], const u8* from, bool valid) {
+  #pragma unroll
+  for (int i = 0; i < N; i++) to[i] = 0;
+  if (!valid) return;
+  if (N == 2) asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(to[0]), "=r"(to[1]) : "l"(from));
+  else
+    #pragma unroll
+    for (int i = 0; i < N; i += 4)
+      asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(to[i]), "=r"(to[i + 1]), "=r"(to[i + 2]), "=r"(to[i + 3]) : "l"(from + i * 4));
+}
+extern "C" __global__ void __launch_bounds__(THREADS, ${resident}) decode_linear(${output === 'store' || output === 'swiglu' ? 'bf16' : 'float'}* out, const bf16* x, const float* low, float* parts, u32* counters, int rows, ${outs.map((_, i) => matrixParameters(i)).join(', ')}) {
   extern __shared__ __align__(16) u8 shared[];
   float* sums = reinterpret_cast<float*>(shared);
   letNextBegin();
