@@ -2,11 +2,13 @@
  * The kernels of a decode step.
  *   gpu-decode check [SEED]             every case of test/gpu/cases/generation.ts and sampling.ts, without a test runner
  *   gpu-decode profile MODEL BATCH...   time of each kernel in a step
- *   gpu-decode tilings MODEL BATCH...   time of each linear layer in int8 under many tilings, the chosen one first
+ *   gpu-decode tilings MODEL BATCH...   time of each linear layer in int8 under many tilings, the chosen one first, and of Hopper's kernel beside the portable one
  */
 import { findBackend } from '@tensorflow/tfjs-core';
 import type { CudaBackend } from '../engine/cuda/backend.js';
-import { decodeLinearPlan, decodeTiling, type DecodeLinearShape, type DecodeTiling } from '../engine/cuda/programs/decode-linear.cu.js';
+import type { KernelArgument } from '../engine/cuda/program.js';
+import { decodeLinearPlan, decodeTiling, type DecodeLinearPlan, type DecodeLinearShape, type DecodeTiling } from '../engine/cuda/programs/decode-linear.cu.js';
+import { decodeLinearWgmmaPlan, decodeWgmmaTiling, fitsDecodeWgmma, wgmmaTilingOf, type DecodeWgmmaTiling } from '../engine/cuda/programs/decode-linear-wgmma.cu.js';
 import { registerCudaBackend } from '../engine/cuda/register.js';
 import { LoraAdapter } from '../engine/model/adapter.js';
 import { startFusedDecoder } from '../engine/model/fused-decoder.js';
@@ -85,21 +87,38 @@ if (what === 'tilings') {
       if (chosen.sharing) for (const warps of [6, 8, 10]) for (const ahead of [1, 2, 4]) others.push({ ...chosen, warps, ahead });
       else others.push(...[1, 2, 3, 5, 8].map((splits) => ({ ...chosen, splits })), { ...chosen, warps: 8 });
       const distinct = [...new Map([chosen, ...others].map((tiling) => [JSON.stringify(tiling), tiling])).values()];
-      const timed = distinct.map((tiling) => ({ tiling, microseconds: timeLinear(shape, tiling) }));
+      const timed = distinct.map((tiling) => ({ tiling, microseconds: timeLinear(shape, decodeLinearPlan(shape, tiling), (pointer) => ({ pointer })) }));
       const bytes = shape.outs.reduce((a, b) => a + b, 0) * shape.inner * (shape.kind === 'bf16' ? 2 : 1);
       const show = ({ tiling: { rowTiles, warps, splits, ahead }, microseconds }: (typeof timed)[0]) => `${rowTiles}/${warps}/${splits}/${ahead} ${microseconds.toFixed(1)}`;
       const [first] = timed;
       console.log(`${rows} x ${shape.output} [${shape.outs.join('+')},${shape.inner}] floor ${(bytes / 3e6).toFixed(1)} us: chosen ${show(first)}; best ${timed.sort((a, b) => a.microseconds - b.microseconds).slice(0, 4).map(show).join(', ')}`);
+      if (device.capability === 90 && fitsDecodeWgmma(shape)) console.log(`  Hopper's, row groups/inner groups/resident/ahead/stages: ${timeHopper(shape)}`);
     }
   }
 }
 process.exit(0);
 
-/** Median over launches that go through several copies of the matrices, so that none is found in the cache. */
-function timeLinear(shape: DecodeLinearShape, tiling: DecodeTiling): number {
+/** The chosen tiling, then the others, the fastest first. */
+function timeHopper(shape: DecodeLinearShape): string {
+  const { rows, inner } = shape;
+  const chosen = decodeWgmmaTiling(shape);
+  const others = [[4, 1, 1], [2, 2, 1], [1, 4, 1], [2, 1, 2], [1, 2, 2], [3, 1, 1], [1, 3, 1]].flatMap(([rowGroups, innerGroups, resident]) => {
+    const tiling = wgmmaTilingOf(shape, rowGroups, innerGroups, resident);
+    return [tiling, { ...tiling, ahead: tiling.ahead + 1 }];
+  });
+  const show = ({ rowGroups, innerGroups, resident, ahead, stages }: DecodeWgmmaTiling, microseconds: number) => `${rowGroups}/${innerGroups}/${resident}/${ahead}/${stages} ${microseconds.toFixed(1)}`;
+  const time = (tiling: DecodeWgmmaTiling) => {
+    const plan = decodeLinearWgmmaPlan(shape, tiling);
+    return timeLinear(shape, plan, (address) => device.tensorMaps.of({ address, depth: 1, rows, columns: inner }, plan.box));
+  };
+  const timed = others.map((tiling) => ({ tiling, microseconds: time(tiling) })).sort((a, b) => a.microseconds - b.microseconds);
+  return `chosen ${show(chosen, time(chosen))}; ${timed.map(({ tiling, microseconds }) => show(tiling, microseconds)).join(', ')}`;
+}
+
+/** Median over launches that go through several copies of the matrices, so that none is found in the cache. @param operand x as the kernel takes it */
+function timeLinear(shape: DecodeLinearShape, plan: DecodeLinearPlan, operand: (address: number) => KernelArgument): number {
   const { outs, inner, rows, ranks } = shape;
   const copies = 6;
-  const plan = decodeLinearPlan(shape, tiling);
   const total = outs.reduce((a, b) => a + b, 0), width = shape.kind === 'bf16' ? 2 : 1;
   const blocks = [4 * rows * total, 2 * rows * inner, 4 * rows * 24, 4 * plan.partValues, 4 * plan.counters, width * total * inner * copies, 4 * total, 4 * total * 8]
     .map((bytes) => device.memory.allocate(bytes, 'a benchmark'));
@@ -114,7 +133,7 @@ function timeLinear(shape: DecodeLinearShape, tiling: DecodeTiling): number {
       first += width * count * inner;
       return [{ pointer: at }, { pointer: absmax }, { pointer: 0 }, { f32: 0 }, { pointer: ranks[i] ? b : 0 }, { pointer: 0 }];
     });
-    backend.launch(plan.program, [{ pointer: out }, { pointer: x }, { pointer: low }, { pointer: parts }, { pointer: counters }, rows, ...matrices]);
+    backend.launch(plan.program, [{ pointer: out }, operand(x), { pointer: low }, { pointer: parts }, { pointer: counters }, rows, ...matrices]);
   };
   launch(0);
   const times = Array.from({ length: 3 }, () => device.time(() => {

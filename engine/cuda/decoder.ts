@@ -6,7 +6,8 @@ import { HostMemory, StreamEvent } from './host-memory.js';
 import type { Block } from './memory.js';
 import type { CudaProgram, KernelArgument } from './program.js';
 import { decodeAttentionPlan } from './programs/decode-attention.cu.js';
-import { decodeLinearPlan, type DecodeKind, type DecodeOutput } from './programs/decode-linear.cu.js';
+import { decodeLinearPlan, type DecodeKind, type DecodeLinearPlan, type DecodeLinearShape, type DecodeOutput } from './programs/decode-linear.cu.js';
+import { decodeLinearWgmmaPlan, fitsDecodeWgmma } from './programs/decode-linear-wgmma.cu.js';
 import {
   decodeEmbeddingProgram, decodeFillProgram, decodeKeepProgram, decodeLowProgram, decodeState, decodeStateRows,
 } from './programs/decode-ops.cu.js';
@@ -246,18 +247,26 @@ export class CudaDecoder implements FusedDecoder {
         ...layers.flatMap(({ lora }): KernelArgument[] => [lora ? backend.pointer(lora.a) : none, { f32: lora?.scale ?? 0 }]),
       ],
     };
-    const plan = decodeLinearPlan({
+    const { plan, operand } = this.product({
       kind: kindOf(layers[0].weight), output, outs: layers.map(({ weight }) => weight.shape[0]), inner, ranks, biases: layers.map(({ bias }) => bias !== undefined), rows,
       multiprocessors: backend.device.multiprocessors,
-    });
+    }, x);
     const product: Launch = {
       program: plan.program,
       arguments: [
-        { pointer: out }, { pointer: x }, { pointer: low }, this.parts(plan.partValues), this.counters(plan.counters), rows,
+        { pointer: out }, operand, { pointer: low }, this.parts(plan.partValues), this.counters(plan.counters), rows,
         ...layers.flatMap(({ weight, lora, bias }) => [...this.weightArguments(weight), lora ? backend.pointer(lora.b) : none, bias ? backend.pointer(bias) : none]),
       ],
     };
     return norm || total > 0 ? [before, product] : [product];
+  }
+
+  /** The kernel for this card, and x (bf16 [rows, inner]) as it takes it. */
+  private product(shape: DecodeLinearShape, x: number): { plan: DecodeLinearPlan; operand: KernelArgument } {
+    const { device } = this.backend;
+    if (device.capability !== 90 || !fitsDecodeWgmma(shape)) return { plan: decodeLinearPlan(shape), operand: { pointer: x } };
+    const plan = decodeLinearWgmmaPlan(shape);
+    return { plan, operand: device.tensorMaps.of({ address: x, depth: 1, rows: shape.rows, columns: shape.inner }, plan.box) };
   }
 
   /** Codes, absmax, nested codes, offset. */

@@ -77,13 +77,13 @@ export function decodeTiling({ kind, output, outs, inner, rows, multiprocessors 
     // All blocks at once, up to five on a multiprocessor: many short reads are on their way then, and more of each warp's only get in the way.
     const resident = Math.min(ceilDiv(blocks, multiprocessors), paired && kind === 'bf16' ? 3 : 5);
     const warps = Math.min(chunks, 8);
-    const ahead = resident > 3 ? 1 : Math.max(1, Math.min(3, ceilDiv(chunks, warps), Math.floor(40 / (2 * rowTiles * kinds[kind].words))));
+    const ahead = resident > 3 ? 1 : Math.max(1, Math.min(3, ceilDiv(chunks, warps), Math.floor(40 / (2 * rowTiles * decodeKinds[kind].words))));
     return { tokenTiles: 1, rowTiles, warps, sharing: true, splits: 1, ahead, resident };
   }
   const tokenTiles = rows <= 16 ? 2 : rows <= 32 ? 4 : 8;
   const rowTiles = tokenTiles === 2 && !paired ? 1 : 2, warps = 4;
   const blocks = blocksOf(paired, outs, 16 * rowTiles * warps).reduce((a, b) => a + b, 0);
-  const turn = Math.max((16 * rowTiles * warps * CHUNK * kinds[kind].words) / 4 / RATES.memory, (4 * rowTiles * tokenTiles * warps) / RATES.products);
+  const turn = Math.max((16 * rowTiles * warps * CHUNK * decodeKinds[kind].words) / 4 / RATES.memory, (4 * rowTiles * tokenTiles * warps) / RATES.products);
   let splits = 1, bestTime = Infinity;
   for (let count = 1; count <= Math.min(MOST_SPLITS, chunks); count++) {
     const perProcessor = ceilDiv(blocks * count, multiprocessors);
@@ -92,7 +92,7 @@ export function decodeTiling({ kind, output, outs, inner, rows, multiprocessors 
     const time = ceilDiv(chunks, count) * Math.max(perProcessor * turn, 0.5) + parts;
     if (time < bestTime) [splits, bestTime] = [count, time];
   }
-  return { tokenTiles, rowTiles, warps, sharing: false, splits, ahead: Math.max(1, Math.min(4, Math.floor(32 / (2 * rowTiles * kinds[kind].words)))), resident: 3 };
+  return { tokenTiles, rowTiles, warps, sharing: false, splits, ahead: Math.max(1, Math.min(4, Math.floor(32 / (2 * rowTiles * decodeKinds[kind].words)))), resident: 3 };
 }
 
 /** Blocks of each matrix; of a pair, which share their blocks, of the first. */
@@ -106,7 +106,7 @@ const STAGES = 4;
 const X_STRIDE = CHUNK + 8;
 
 /** Reading a thread's 16 values of one matrix row, and what four of them become: a word of two bf16 each. */
-const kinds: Record<DecodeKind, { words: number; bytes: (k: string) => string; setup: string; unpack: string }> = {
+export const decodeKinds: Record<DecodeKind, { words: number; bytes: (k: string) => string; setup: string; unpack: string }> = {
   int8: {
     words: 4,
     bytes: (k) => k,
@@ -147,7 +147,7 @@ __device__ __forceinline__ void unpack(u32& low, u32& high, const u32 (&w)[4], i
 };
 
 /** Arguments of one matrix: codes, absmax, nested codes, offset, B, bias. */
-const matrixParameters = (i: number) => `const u8* codes${i}, const float* absmax${i}, const u8* nested${i}, float offset${i}, const float* b${i}, const float* bias${i}`;
+export const matrixParameters = (i: number) => `const u8* codes${i}, const float* absmax${i}, const u8* nested${i}, float offset${i}, const float* b${i}, const float* bias${i}`;
 
 /**
  * y [rows, Σ outs] = x [rows, inner] · Wᵀ + low · Bᵀ + bias. Args: out (`add`: also what is added to), x, low (float32 [rows, Σ ranks]),
@@ -157,7 +157,7 @@ const matrixParameters = (i: number) => `const u8* codes${i}, const float* absma
 export function decodeLinearPlan(shape: DecodeLinearShape, { tokenTiles, rowTiles, warps, sharing, splits, ahead, resident }: DecodeTiling = decodeTiling(shape)): DecodeLinearPlan {
   const { kind, output, outs, inner, ranks, biases, rows } = shape;
   const paired = output === 'swiglu';
-  const { words, bytes, setup, unpack } = kinds[kind];
+  const { words, bytes, setup, unpack } = decodeKinds[kind];
   const warpRows = 16 * rowTiles, blockRows = sharing ? warpRows : warpRows * warps, tokens = 8 * tokenTiles;
   const tiles = blocksOf(paired, outs, blockRows);
   const blocks = tiles.reduce((a, b) => a + b, 0);

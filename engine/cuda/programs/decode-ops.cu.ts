@@ -47,7 +47,8 @@ const LOW_THREADS = 256;
 export function decodeLowProgram({ rows, inner, ranks, normalized }: DecodeLowShape): CudaProgram {
   const total = ranks.reduce((a, b) => a + b, 0);
   const starts = ranks.map((_, i) => ranks.slice(0, i).reduce((a, b) => a + b, 0));
-  const each = rows <= 4 ? 1 : rows <= 16 ? 2 : 4;
+  // Low values that a block makes one after the other, each a wait for A: few, as long as all blocks are at work at once.
+  const each = rows <= 4 ? 1 : rows <= 16 || total <= 16 ? 2 : 4;
   const vectors = ceilDiv(inner, LOW_THREADS * 4);
   return {
     key: `decode_low_${inner}_${ranks.join('.')}_${each}_${normalized ? 'norm' : 'plain'}`,

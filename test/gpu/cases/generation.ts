@@ -17,6 +17,8 @@ export interface GenerationCase {
   /** Tokens of each prompt. */
   prompts: number[];
   targets?: readonly string[];
+  /** Of the adapter. @default 4 */
+  rank?: number;
   steps?: number;
 }
 
@@ -28,6 +30,9 @@ export const generationCases: GenerationCase[] = [
   { name: 'int8, 13 rows', base: { dtype: 'int8' }, prompts: lengths(13) },
   { name: 'int8, 30 rows', base: { dtype: 'int8' }, prompts: lengths(30), steps: 6 },
   { name: 'int8, 66 rows', base: { dtype: 'int8' }, prompts: lengths(66), steps: 3 },
+  { name: 'int8, 66 rows after long prompts, a block to a row and head', base: { dtype: 'int8' }, config: { kvHeads: 4 }, prompts: lengths(66).map((length) => 100 + 2 * length), steps: 2 },
+  { name: 'int8, 33 rows, biases, rank 20', base: { dtype: 'int8' }, config: { biases: ['q_proj', 'v_proj', 'o_proj', 'gate_proj', 'down_proj'] }, prompts: lengths(33), rank: 20, steps: 3 },
+  { name: 'int8, 40 rows, tiles that several blocks share', base: { dtype: 'int8' }, config: { hiddenSize: 1040, intermediateSize: 2064, layers: 1 }, prompts: lengths(40).map((length) => Math.min(length, 6)), steps: 3 },
   { name: 'nf4, 20 rows', base: { dtype: 'nf4', doubleQuant: true }, prompts: lengths(20), steps: 6 },
   { name: 'nf4 without double quantisation, 2 rows, branches on q and v alone', base: { dtype: 'nf4', doubleQuant: false }, prompts: [4, 11], targets: ['q_proj', 'v_proj'] },
   { name: 'bf16, 5 rows, no adapter', base: { dtype: 'bf16' }, prompts: lengths(5), targets: [] },
@@ -42,7 +47,7 @@ export const generationCases: GenerationCase[] = [
 /** Ids only. */
 export const noTokenizer = { decode: () => Promise.resolve(''), decodeBatch: (rows: number[][]) => Promise.resolve(rows.map(() => '')) } as unknown as Tokenizer;
 
-function build({ base, config = {}, targets = targetModules }: GenerationCase, seed: number): Llama {
+function build({ base, config = {}, targets = targetModules, rank = 4 }: GenerationCase, seed: number): Llama {
   const shape = { ...modelShapes.tiny, ...config };
   const random = new Random(seed);
   const model = randomModel(shape, base);
@@ -52,7 +57,7 @@ function build({ base, config = {}, targets = targetModules }: GenerationCase, s
     if (shape.qkNorm) block.qkNorm = { query: vector(shape.headDim, 1), key: vector(shape.headDim, 1) };
   });
   if (targets.length === 0) return { model };
-  const adapter = LoraAdapter.create(shape, { rank: 4, alpha: 4, dropout: 0.1, targetModules: targets }, seed);
+  const adapter = LoraAdapter.create(shape, { rank, alpha: rank, dropout: 0.1, targetModules: targets }, seed);
   for (const { variable } of adapter.parameters()) tidy(() => variable.assign(random.tensor(variable.shape as number[], 0.2)));
   return { model, adapter };
 }
