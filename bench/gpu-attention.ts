@@ -3,15 +3,17 @@
  *   gpu-attention check [PASS] [only=PART OF A CASE'S NAME]          Hopper's kernels beside the portable ones: odd lengths, packed rows, padding, windows, grouped heads
  *   gpu-attention time [PASS] [tiles]   milliseconds, TFLOP/s of what the mask leaves, and the share of a large bf16 product's rate; `tiles`: every tile size
  *   gpu-attention profile               one launch of each kernel that is chosen, for a profiler
- * PASS: forward, queryGradient or keyGradient; all by default.
+ * PASS: forward, queryGradient or keyGradient; all by default. `unrotated`: gradients that need not be turned back by their positions' angles.
  */
 import { attentionKernels, chosenTiles, portableAttention, wgmmaAttention, type AttentionGradientOperands, type AttentionKernels } from '../engine/cuda/attention.js';
+import { roomyPitch } from '../engine/cuda/backend.js';
 import { CudaDevice } from '../engine/cuda/device.js';
 import { attentionBoundsProgram } from '../engine/cuda/programs/attention-bounds.cu.js';
 import { stateLength, type AttentionShape } from '../engine/cuda/programs/attention-shape.js';
 import type { WgmmaTiles } from '../engine/cuda/programs/attention-wgmma.cu.js';
 
 type Pass = keyof AttentionKernels;
+type Operand = Exclude<keyof AttentionGradientOperands, 'outStride'>;
 interface Case extends AttentionShape {
   name: string;
   segments: Int32Array;
@@ -22,7 +24,7 @@ interface Case extends AttentionShape {
 const PRODUCT_RATE = 798;
 const passes: Pass[] = ['forward', 'queryGradient', 'keyGradient'];
 /** What each pass writes. */
-const results: Record<Pass, (keyof AttentionGradientOperands)[]> = { forward: ['out', 'logSum'], queryGradient: ['dq', 'delta'], keyGradient: ['dk', 'dv'] };
+const results: Record<Pass, Operand[]> = { forward: ['out', 'logSum'], queryGradient: ['dq', 'delta'], keyGradient: ['dk', 'dv'] };
 /** Products of T x T x D that each pass has to make, one of them twice in the two gradients together. */
 const products: Record<Pass, number> = { forward: 2, queryGradient: 3, keyGradient: 4 };
 const tileChoices: Record<Pass, WgmmaTiles[]> = {
@@ -36,6 +38,7 @@ function tiles(...choices: [number, number, number, 1 | 2][]): WgmmaTiles[] {
 
 const device = new CudaDevice();
 const [what = 'check', ...flags] = process.argv.slice(2);
+const rotated = !flags.includes('unrotated');
 const wanted = passes.filter((pass) => flags.includes(pass));
 const chosenPasses = wanted.length > 0 ? wanted : passes;
 console.log(`${device.name}, compute capability ${device.capability / 10}`);
@@ -71,17 +74,21 @@ function visiblePairs({ segments, length, window = length }: Case): number {
   return pairs;
 }
 
-function prepare({ batch, length, heads, kvHeads, headSize, segments, window = length }: Case): { operands: AttentionGradientOperands; sizes: Record<keyof AttentionGradientOperands, number>; free: () => void } {
+/** `out` has room at the ends of its rows where it has in a training. */
+function prepare({ batch, length, heads, kvHeads, headSize, segments, window = length }: Case): { operands: AttentionGradientOperands; sizes: Record<Operand, number>; free: () => void } {
+  const columns = heads * headSize, outStride = columns % 8 === 0 ? roomyPitch(columns) : columns, angles = batch * length * (headSize / 2);
   const wide = batch * length * heads * headSize, narrow = batch * length * kvHeads * headSize, state = 2 * batch * heads * stateLength(length);
-  const sizes = { q: wide, k: narrow, v: narrow, out: wide, logSum: state, bounds: 4 * batch * length, dOut: wide, dq: wide, dk: narrow, dv: narrow, delta: state };
+  const sizes = { q: wide, k: narrow, v: narrow, out: batch * length * outStride, logSum: state, bounds: 4 * batch * length, dOut: wide, dq: wide, dk: narrow, dv: narrow, delta: state, cos: 2 * angles, sin: 2 * angles };
   const names = Object.keys(sizes) as (keyof typeof sizes)[];
   const blocks = names.map((name) => device.memory.allocate(Math.max(2, 2 * sizes[name]), name));
   blocks.forEach((block) => device.fill(block.address, 0xff, block.bytes));
   const scales: Partial<Record<keyof typeof sizes, number>> = { q: 2, k: 2, v: 1, dOut: 1 };
   names.forEach((name, i) => scales[name] && device.upload(blocks[i], randomBf16(sizes[name], scales[name])));
+  const turns = Float32Array.from({ length: angles }, () => 2 * Math.PI * Math.random());
+  for (const [name, of] of [['cos', Math.cos], ['sin', Math.sin]] as const) device.upload(blocks[names.indexOf(name)], turns.map(of));
   const ids = device.memory.allocate(4 * batch * length, 'segments');
   device.upload(ids, segments);
-  const operands = Object.fromEntries(names.map((name, i) => [name, blocks[i].address])) as unknown as AttentionGradientOperands;
+  const operands = { ...(Object.fromEntries(names.map((name, i) => [name, blocks[i].address])) as Record<Operand, number>), outStride };
   device.launch(attentionBoundsProgram({ batch }), [{ pointer: operands.bounds }, { pointer: ids.address }, length, batch, window]);
   device.synchronize();
   return { operands, sizes, free: () => [ids, ...blocks].forEach((block) => device.memory.free(block)) };
@@ -117,7 +124,7 @@ function check(): void {
   const random = (most: number) => () => 1 + Math.floor(Math.random() ** 2 * most);
   const cases: Case[] = [];
   const add = (batch: number, length: number, heads: number, kvHeads: number, headSize: number, segments: Int32Array, window?: number) =>
-    cases.push({ name: `B${batch} T${length} H${heads}/${kvHeads} D${headSize}${window ? ` window ${window}` : ''}`, batch, length, heads, kvHeads, headSize, segments, window });
+    cases.push({ name: `B${batch} T${length} H${heads}/${kvHeads} D${headSize}${window ? ` window ${window}` : ''}`, batch, length, heads, kvHeads, headSize, segments, window, rotated });
   for (const headSize of [64, 104, 100, 128, 80, 96, 20]) add(1, 128, 2, 2, headSize, packed(1, 128, () => 128));
   for (const length of [1, 7, 63, 129, 257]) add(2, length, 4, 4, 100, packed(2, length, () => length));
   for (const headSize of [64, 80, 96, 100, 128]) add(2, 421, 6, headSize === 100 ? 6 : 2, headSize, packed(2, 421, random(200), 5));
@@ -144,7 +151,7 @@ function check(): void {
         const stable = got[0][i].every((value, j) => Object.is(value, got[1][i][j]));
         const good = error < 1.5e-2 && stable;
         if (!good) failures++;
-        const columns = (name === 'dk' || name === 'dv' ? one.kvHeads : one.heads) * one.headSize;
+        const columns = name === 'out' ? operands.outStride : (name === 'dk' || name === 'dv' ? one.kvHeads : one.heads) * one.headSize;
         return `${name} ${error.toExponential(1)}${stable ? '' : ' NOT STABLE'}${good ? '' : ` FAIL (${wrong} no numbers; worst at row ${Math.floor(worst / columns)} column ${worst % columns}: ${got[0][i][worst]} for ${expected[i][worst]})`}`;
       });
       console.log(`${one.name} ${pass}: ${parts.join(', ')}`);
@@ -157,7 +164,7 @@ function check(): void {
 
 /** OpenLLaMA-3b-v2's heads, one row a line. */
 const full = (batch: number, length: number): Case => ({
-  name: `${batch} x ${length}`, batch, length, heads: 32, kvHeads: 32, headSize: 100, segments: packed(batch, length, () => length),
+  name: `${batch} x ${length}`, batch, length, heads: 32, kvHeads: 32, headSize: 100, segments: packed(batch, length, () => length), rotated,
 });
 
 function time(): void {

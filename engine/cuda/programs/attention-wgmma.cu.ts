@@ -116,11 +116,10 @@ template <int N> __device__ __forceinline__ void packRows(u32 (&a)[N / 2], const
   #pragma unroll
   for (int i = 0; i < N / 2; i++) a[i] = packBf16(x[2 * i], x[2 * i + 1]);
 }
-/**
- * A warp's 16 rows of accumulators, times scale[0] (rows g) and scale[1] (rows g + 8), to global memory as bf16; they pass shared
- * memory, so that whole rows are written at once. tile: the 64 rows of the warpgroup, no longer read by anyone else.
- */
-__device__ __forceinline__ void storeRows(bf16* to, i64 rowStride, int rows, unsigned char* tile, const float (&d)[DN / 2], const float (&scale)[2], int shift, int warp) {
+/** Where a value of a tile of 64 rows is. */
+__device__ __forceinline__ bf16* inTile(unsigned char* tile, int row, int column) { return (bf16*)(tile + (column >> 6) * 64 * 128 + swizzled(row, (column & 63) * 2)); }
+/** A warp's 16 rows of accumulators, times scale[0] (rows g) and scale[1] (rows g + 8), as bf16 to their rows of a tile that nobody else reads any longer. */
+__device__ __forceinline__ void placeRows(unsigned char* tile, const float (&d)[DN / 2], const float (&scale)[2], int warp) {
   int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
   #pragma unroll
   for (int j = 0; j < DN / 8; j++)
@@ -128,10 +127,22 @@ __device__ __forceinline__ void storeRows(bf16* to, i64 rowStride, int rows, uns
     for (int h = 0; h < 2; h++)
       *(u32*)(tile + (j >> 3) * 64 * 128 + swizzled(warp * 16 + g + 8 * h, (j & 7) * 16 + t * 4)) = packBf16(d[4 * j + 2 * h] * scale[h], d[4 * j + 2 * h + 1] * scale[h]);
   __syncwarp();
+}
+/** The same to global memory; they pass the tile of the warpgroup's 64 rows, so that whole rows are written at once. */
+__device__ __forceinline__ void storeRows(bf16* to, i64 rowStride, int rows, unsigned char* tile, const float (&d)[DN / 2], const float (&scale)[2], int shift, int warp) {
+  placeRows(tile, d, scale, warp);
   constexpr int VALUES = ACCESS / 2, UNITS = D / VALUES;
-  for (int i = lane; i < 16 * UNITS; i += 32) {
+  for (int i = laneNow(); i < 16 * UNITS; i += 32) {
     int row = warp * 16 + i / UNITS, column = i % UNITS * VALUES + shift;
-    if (row < rows) storePack<VALUES>(to + row * rowStride + column - shift, loadPack<VALUES>((const bf16*)(tile + (column >> 6) * 64 * 128 + swizzled(row, (column & 63) * 2))));
+    if (row < rows) storePack<VALUES>(to + row * rowStride + column - shift, loadPack<VALUES>(inTile(tile, row, column)));
+  }
+}
+/** Zeros behind the columns of a warp's 16 rows; where there is room, columns are a multiple of 8. to: the warpgroup's first row. */
+__device__ __forceinline__ void clearRoom(bf16* to, int columns, int stride, int rows, int warp) {
+  int units = (stride - columns) >> 3;
+  for (int i = laneNow(); i < 16 * units; i += 32) {
+    int row = warp * 16 + i / units;
+    if (row < rows) storePack<8>(to + (i64)row * stride + columns + i % units * 8, Pack<bf16, 8>{});
   }
 }
 constexpr int OWN = ${tiles.buffers}; // buffers of own tiles
@@ -152,7 +163,7 @@ template <int N> __device__ __forceinline__ void waitEmpty(u32 barriers, const R
 /** Zeros in a warp's 16 rows. */
 __device__ __forceinline__ void clearRows(bf16* to, i64 rowStride, int rows, int warp) {
   constexpr int VALUES = ACCESS / 2, UNITS = D / VALUES;
-  for (int i = threadIdx.x & 31; i < 16 * UNITS; i += 32) {
+  for (int i = laneNow(); i < 16 * UNITS; i += 32) {
     int row = warp * 16 + i / UNITS;
     if (row < rows) storePack<VALUES>(to + row * rowStride + i % UNITS * VALUES, Pack<bf16, VALUES>{});
   }

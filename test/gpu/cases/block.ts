@@ -1,4 +1,4 @@
-import { cast, concat, mul, notEqual, reshape, tensor2d, type Tensor, type Tensor1D, type Tensor2D, type Tensor3D, type Tensor4D } from '@tensorflow/tfjs-core';
+import { cast, concat, cos, mul, notEqual, reshape, sin, tensor2d, type Tensor, type Tensor1D, type Tensor2D, type Tensor3D, type Tensor4D } from '@tensorflow/tfjs-core';
 import { causalAttention } from '../../../engine/tensor/causal-attention.js';
 import { dropoutMask } from '../../../engine/tensor/dropout-mask.js';
 import { embedding } from '../../../engine/tensor/embedding.js';
@@ -13,6 +13,12 @@ const attentionShapes = [
   [2, 70, 4, 2, 64], [1, 130, 2, 1, 80], [1, 65, 4, 4, 96], [2, 129, 4, 4, 100], [1, 200, 4, 2, 128], [2, 1, 2, 2, 64], [1, 64, 6, 2, 64],
   [2, 7, 4, 4, 100], [1, 63, 2, 2, 100], [1, 257, 2, 1, 100], [2, 421, 2, 2, 100], [1, 390, 4, 2, 128], [1, 150, 2, 2, 100, 20], [1, 300, 4, 2, 64, 130], [1, 90, 4, 2, 64, 1],
   [1, 70, 3, 3, 66], // rows that no copy engine takes
+];
+
+/** [B, T, H, Hkv, D, window], queries and keys rotated within the op. */
+const rotatedShapes = [
+  [2, 70, 4, 2, 64], [1, 130, 2, 1, 80], [1, 65, 4, 4, 96], [2, 129, 4, 4, 100], [1, 200, 4, 2, 128], [2, 1, 2, 2, 64], [1, 1, 2, 2, 100], [3, 7, 4, 4, 100],
+  [2, 421, 2, 2, 100], [1, 150, 2, 2, 100, 20], [1, 300, 4, 2, 64, 130], [1, 90, 4, 2, 104, 1], [1, 70, 3, 3, 66], [1, 90, 4, 4, 66], [2, 75, 2, 2, 20],
 ];
 
 /** Contiguous rows of random length, many of length 1, then padding; on a long line some rows are longer than a tile. */
@@ -41,6 +47,18 @@ export const blockCases: GpuCase[] = [
       const inputs = [random.tensor([batch, length, heads, size], 2), random.tensor([batch, length, kvHeads, size], 2), random.tensor([batch, length, kvHeads, size])];
       return withGradients(random, inputs, (q, k, v) =>
         mul(causalAttention(q as Tensor4D, k as Tensor4D, v as Tensor4D, segments, { window }), rows));
+    },
+  })),
+  ...rotatedShapes.map(([batch, length, heads, kvHeads, size, window]): GpuCase => ({
+    name: `causalAttention B${batch} T${length} H${heads}/${kvHeads} D${size}, packed, rotated${window ? `, a window of ${window}` : ''}`,
+    tolerance: 2e-2,
+    run: (random) => {
+      const segments = packedSegments(random, [batch, length]), angles = random.tensor([batch, length, size / 2], Math.PI);
+      const rope = { cos: cos(angles) as Tensor3D, sin: sin(angles) as Tensor3D };
+      const rows = reshape(cast(notEqual(segments, 0), 'float32'), [batch, length, 1, 1]);
+      const inputs = [random.tensor([batch, length, heads, size], 2), random.tensor([batch, length, kvHeads, size], 2), random.tensor([batch, length, kvHeads, size])];
+      return withGradients(random, inputs, (q, k, v) =>
+        mul(causalAttention(q as Tensor4D, k as Tensor4D, v as Tensor4D, segments, { window, rope }), rows));
     },
   })),
   ...[[3, 64], [5, 33], [2, 3200], [1, 8], [300, 576]].map(([rows, columns]): GpuCase => ({
