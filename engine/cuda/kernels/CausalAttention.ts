@@ -10,10 +10,10 @@ import { attentionBoundsProgram } from '../programs/attention-bounds.cu.js';
 import { MAX_HEAD_SIZE, stateLength, type AttentionShape } from '../programs/attention-shape.js';
 import { rotated } from '../rotary.js';
 
-/** Out in bf16; state: the base-2 log-sum-exp of each row's scaled scores, [B,H,stateLength]. */
+/** Out in bf16, with room at the ends of its rows, as a linear layer comes next; state: the base-2 log-sum-exp of each row's scaled scores, [B,H,stateLength]. */
 export const causalAttentionKernel = cudaKernel<CausalAttentionInputs, CausalAttentionAttrs>(CausalAttention, ({ inputs: { q, k, v, segments, cos, sin }, attrs: { window }, backend }) => {
   const shape = shapeOf(q.shape, k.shape);
-  const out = backend.make(q.shape, 'float32', 'bf16', "attention's output");
+  const out = outputOf(backend, q.shape);
   const state = backend.make([shape.batch, shape.heads, stateLength(shape.length)], 'float32', 'f32', "attention's log-sums");
   const bounds = boundsOf(backend, segments, shape, window);
   return backend.with('bf16', [q, k, v], (queries, keys, values) => {
@@ -40,6 +40,12 @@ export const causalAttentionGradKernel = cudaKernel<CausalAttentionGradInputs, C
     }));
   return gradients;
 });
+
+/** The output [B,T,H,D]; its rows have room where a linear layer can use it. */
+function outputOf(backend: CudaBackend, shape: number[]): TensorInfo {
+  const [batch, length, heads, headSize] = shape, columns = heads * headSize;
+  return columns % 8 === 0 ? { ...backend.makeRoomy([batch * length, columns], "attention's output"), shape } : backend.make(shape, 'float32', 'bf16', "attention's output");
+}
 
 /** [B,T,H,D] as a matrix of positions. */
 const outputRows = (backend: CudaBackend, out: TensorInfo): MatrixOperand => {

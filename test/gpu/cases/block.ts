@@ -3,6 +3,7 @@ import { causalAttention } from '../../../engine/tensor/causal-attention.js';
 import { dropoutMask } from '../../../engine/tensor/dropout-mask.js';
 import { embedding } from '../../../engine/tensor/embedding.js';
 import { freezeWeight, type BaseDtype } from '../../../engine/tensor/frozen-weight.js';
+import { quantizedLinear } from '../../../engine/tensor/quantized-linear.js';
 import { rmsNorm, rmsNormBeside } from '../../../engine/tensor/rms-norm.js';
 import { rotaryEmbedding } from '../../../engine/tensor/rotary-embedding.js';
 import { swiGlu } from '../../../engine/tensor/swi-glu.js';
@@ -61,6 +62,27 @@ export const blockCases: GpuCase[] = [
         mul(causalAttention(q as Tensor4D, k as Tensor4D, v as Tensor4D, segments, { window, rope }), rows));
     },
   })),
+  // The linear layer finds room at the ends of attention's rows: a branch that uses it, one that does not fit there, and none.
+  ...[[2, 70, 4, 2, 64, 8], [1, 130, 4, 4, 100, 16], [1, 65, 3, 3, 72, 8], [2, 7, 2, 2, 100, 64], [2, 33, 4, 4, 96, 3], [1, 40, 2, 2, 66, 8], [1, 1, 2, 1, 128, 8], [1, 90, 2, 2, 80, 0]].map(
+    ([batch, length, heads, kvHeads, size, rank]): GpuCase => ({
+      name: `causalAttention B${batch} T${length} H${heads}/${kvHeads} D${size} into quantizedLinear, rank ${rank}`,
+      tolerance: 2e-2,
+      run: (random) => {
+        const segments = packedSegments(random, [batch, length]), width = heads * size, out = 96;
+        const rows = reshape(cast(notEqual(segments, 0), 'float32'), [batch * length, 1]);
+        const weight = freezeWeight(random.values(out * width, 0.5), [out, width], { dtype: 'nf4', doubleQuant: true });
+        const inputs = [
+          random.tensor([batch, length, heads, size]), random.tensor([batch, length, kvHeads, size]), random.tensor([batch, length, kvHeads, size]), random.tensor([batch * length, out]),
+          ...(rank > 0 ? [random.tensor([rank, width], 0.2), random.tensor([out, rank], 0.5)] : []),
+        ];
+        return withGradients(random, inputs, (q, k, v, residual, a, b) => {
+          const attended = reshape(causalAttention(q as Tensor4D, k as Tensor4D, v as Tensor4D, segments), [batch * length, width]);
+          const lora = rank > 0 ? { a: a as Tensor2D, b: b as Tensor2D, scale: 2, dropout: { rate: 0.1, key: { seed: 11, step: 2, stream: 9 } } } : undefined;
+          return mul(quantizedLinear(attended, weight, { lora, residual }), rows);
+        });
+      },
+    }),
+  ),
   ...[[3, 64], [5, 33], [2, 3200], [1, 8], [300, 576]].map(([rows, columns]): GpuCase => ({
     name: `rmsNorm [${rows},${columns}]`,
     tolerance: 1e-5,
