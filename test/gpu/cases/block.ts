@@ -1,4 +1,4 @@
-import { cast, concat, cos, mul, notEqual, reshape, sin, tensor2d, type Tensor, type Tensor1D, type Tensor2D, type Tensor3D, type Tensor4D } from '@tensorflow/tfjs-core';
+import { cast, concat, mul, notEqual, reshape, tensor2d, tensor3d, type Tensor, type Tensor1D, type Tensor2D, type Tensor3D, type Tensor4D } from '@tensorflow/tfjs-core';
 import { causalAttention } from '../../../engine/tensor/causal-attention.js';
 import { dropoutMask } from '../../../engine/tensor/dropout-mask.js';
 import { embedding } from '../../../engine/tensor/embedding.js';
@@ -54,8 +54,8 @@ export const blockCases: GpuCase[] = [
     name: `causalAttention B${batch} T${length} H${heads}/${kvHeads} D${size}, packed, rotated${window ? `, a window of ${window}` : ''}`,
     tolerance: 2e-2,
     run: (random) => {
-      const segments = packedSegments(random, [batch, length]), angles = random.tensor([batch, length, size / 2], Math.PI);
-      const rope = { cos: cos(angles) as Tensor3D, sin: sin(angles) as Tensor3D };
+      const segments = packedSegments(random, [batch, length]), angles = random.values((batch * length * size) / 2, Math.PI);
+      const [cos, sin] = [Math.cos, Math.sin].map((of) => tensor3d(angles.map(of), [batch, length, size / 2])), rope = { cos, sin };
       const rows = reshape(cast(notEqual(segments, 0), 'float32'), [batch, length, 1, 1]);
       const inputs = [random.tensor([batch, length, heads, size], 2), random.tensor([batch, length, kvHeads, size], 2), random.tensor([batch, length, kvHeads, size])];
       return withGradients(random, inputs, (q, k, v) =>
