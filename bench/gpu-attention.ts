@@ -3,14 +3,15 @@
  *   gpu-attention check [PASS] [only=PART OF A CASE'S NAME]          Hopper's kernels beside the portable ones: odd lengths, packed rows, padding, windows, grouped heads
  *   gpu-attention time [PASS] [tiles]   milliseconds, TFLOP/s of what the mask leaves, and the share of a large bf16 product's rate; `tiles`: every tile size
  *   gpu-attention profile               one launch of each kernel that is chosen, for a profiler
+ * `sectors`: the check takes tiles that begin at multiples of 32 bytes, where a shape allows it.
  * PASS: forward, queryGradient or keyGradient; all by default. `unrotated`: gradients that need not be turned back by their positions' angles.
  */
-import { attentionKernels, chosenTiles, portableAttention, wgmmaAttention, type AttentionGradientOperands, type AttentionKernels } from '../engine/cuda/attention.js';
+import { attentionKernels, chosenTiles, portableAttention, wgmmaAttention, type AttentionGradientOperands, type AttentionKernels, type AttentionTiles } from '../engine/cuda/attention.js';
 import { roomyPitch } from '../engine/cuda/backend.js';
 import { CudaDevice } from '../engine/cuda/device.js';
 import { attentionBoundsProgram } from '../engine/cuda/programs/attention-bounds.cu.js';
 import { stateLength, type AttentionShape } from '../engine/cuda/programs/attention-shape.js';
-import type { WgmmaTiles } from '../engine/cuda/programs/attention-wgmma.cu.js';
+import { fitsSectors, type WgmmaTiles } from '../engine/cuda/programs/attention-wgmma.cu.js';
 
 type Pass = keyof AttentionKernels;
 type Operand = Exclude<keyof AttentionGradientOperands, 'outStride'>;
@@ -28,12 +29,12 @@ const results: Record<Pass, Operand[]> = { forward: ['out', 'logSum'], queryGrad
 /** Products of T x T x D that each pass has to make, one of them twice in the two gradients together. */
 const products: Record<Pass, number> = { forward: 2, queryGradient: 3, keyGradient: 4 };
 const tileChoices: Record<Pass, WgmmaTiles[]> = {
-  forward: tiles([2, 128, 2, 1], [2, 128, 3, 1], [2, 128, 2, 2], [2, 96, 4, 1], [2, 64, 5, 1], [3, 96, 2, 1]),
-  queryGradient: tiles([2, 128, 2, 1], [2, 112, 2, 1], [2, 96, 3, 1], [2, 64, 4, 1]),
+  forward: tiles([2, 128, 2, 1], [2, 128, 3, 1], [2, 128, 2, 1, true], [3, 96, 2, 1, true], [2, 128, 2, 2], [2, 96, 4, 1], [2, 64, 5, 1], [3, 96, 2, 1]),
+  queryGradient: tiles([2, 128, 2, 1], [2, 112, 2, 1], [2, 112, 2, 1, true], [2, 96, 3, 1], [2, 64, 4, 1]),
   keyGradient: tiles([2, 80, 2, 2], [2, 80, 3, 1], [2, 64, 3, 2], [2, 64, 4, 1]),
 };
-function tiles(...choices: [number, number, number, 1 | 2][]): WgmmaTiles[] {
-  return choices.flatMap(([groups, streamed, stages, buffers], i) => (i < 2 ? [true, false] : [true]).map((turns) => ({ groups, streamed, stages, buffers, turns })));
+function tiles(...choices: [number, number, number, 1 | 2, boolean?][]): WgmmaTiles[] {
+  return choices.flatMap(([groups, streamed, stages, buffers, sectors], i) => (i < 2 ? [true, false] : [true]).map((turns) => ({ groups, streamed, stages, buffers, turns, sectors })));
 }
 
 const device = new CudaDevice();
@@ -120,6 +121,13 @@ function difference(a: Float32Array, b: Float32Array): { error: number; worst: n
   return { error: sum === 0 ? 0 : Math.sqrt(sum / Math.max(norm, 1e-6 * b.length)), worst, wrong };
 }
 
+/** As chosen, or with tiles of whole sectors in the passes that have registers for them. */
+function checkedTiles(one: Case): AttentionTiles {
+  const chosen = chosenTiles(one);
+  if (!flags.includes('sectors') || !fitsSectors(one)) return chosen;
+  return { ...chosen, forward: { ...chosen.forward, sectors: true }, queryGradient: { ...chosen.queryGradient, streamed: 112, sectors: true } };
+}
+
 function check(): void {
   const random = (most: number) => () => 1 + Math.floor(Math.random() ** 2 * most);
   const cases: Case[] = [];
@@ -136,7 +144,7 @@ function check(): void {
   const only = flags.find((flag) => flag.startsWith('only='))?.slice(5) ?? '';
   for (const one of cases.filter(({ name }) => name.includes(only))) {
     const { operands, sizes, free } = prepare(one);
-    const portable = portableAttention(device), hopper = wgmmaAttention(device, chosenTiles(one));
+    const portable = portableAttention(device), hopper = wgmmaAttention(device, checkedTiles(one));
     for (const pass of passes) {
       portable[pass](one, operands);
       if (!chosenPasses.includes(pass)) continue;
@@ -187,7 +195,7 @@ function time(): void {
     for (const pass of chosenPasses) {
       report(portableAttention(device), pass, 'portable');
       if (!flags.includes('tiles')) report(attentionKernels(device, one), pass, 'chosen');
-      else for (const choice of tileChoices[pass]) report(wgmmaAttention(device, { ...chosenTiles(one), [pass]: choice }), pass, `${choice.groups} groups, tiles of ${choice.streamed}, ${choice.stages} stages, ${choice.buffers} buffers${choice.turns ? ', in turn' : ''}`);
+      else for (const choice of tileChoices[pass]) report(wgmmaAttention(device, { ...chosenTiles(one), [pass]: choice }), pass, `${choice.groups} groups, tiles of ${choice.streamed}, ${choice.stages} stages, ${choice.buffers} buffers${choice.turns ? ', in turn' : ''}${choice.sectors ? ', whole sectors' : ''}`);
     }
     free();
   }

@@ -84,8 +84,8 @@ export const portableAttention = (device: CudaDevice): AttentionKernels => ({
 /** Needs compute capability 9.0 and `fitsCopyEngine`. */
 export const wgmmaAttention = (device: CudaDevice, tiles: AttentionTiles): AttentionKernels => {
   /** Maps of tensors, each for whole chunks of columns and for the last. */
-  const maps = ({ batch, length, headSize }: AttentionShape, operands: { address: number; heads: number; rows: number }[]): KernelArgument[] => {
-    const columns = boxColumns(headSize);
+  const maps = ({ batch, length, headSize }: AttentionShape, { sectors }: WgmmaTiles, operands: { address: number; heads: number; rows: number }[]): KernelArgument[] => {
+    const columns = boxColumns(headSize, sectors);
     return operands.flatMap(({ address, heads, rows }) =>
       [columns[0], columns.at(-1)!].map((width) => device.tensorMaps.of({ address, depth: batch, rows: length, columns: heads * headSize }, { rows, columns: width })));
   };
@@ -94,7 +94,7 @@ export const wgmmaAttention = (device: CudaDevice, tiles: AttentionTiles): Atten
       const { heads, kvHeads } = shape;
       const { streamed } = tiles.forward;
       device.launch(attentionWgmmaProgram(shape, device.multiprocessors, tiles.forward), [
-        ...maps(shape, [{ address: q, heads, rows: 64 }, { address: k, heads: kvHeads, rows: streamed }, { address: v, heads: kvHeads, rows: streamed }]),
+        ...maps(shape, tiles.forward, [{ address: q, heads, rows: 64 }, { address: k, heads: kvHeads, rows: streamed }, { address: v, heads: kvHeads, rows: streamed }]),
         ...pointers(out, logSum, bounds), ...workSizes(shape, heads), outStride, scale(shape),
       ]);
     },
@@ -102,7 +102,7 @@ export const wgmmaAttention = (device: CudaDevice, tiles: AttentionTiles): Atten
       const { heads, kvHeads } = shape;
       const { streamed } = tiles.queryGradient;
       device.launch(attentionWgmmaQueryGradientProgram(shape, device.multiprocessors, tiles.queryGradient), [
-        ...maps(shape, [
+        ...maps(shape, tiles.queryGradient, [
           { address: q, heads, rows: 64 }, { address: dOut, heads, rows: 64 }, { address: k, heads: kvHeads, rows: streamed }, { address: v, heads: kvHeads, rows: streamed },
         ]),
         ...pointers(dq, delta, out, logSum, bounds, cos, sin), ...workSizes(shape, heads), outStride, scale(shape),
@@ -112,7 +112,7 @@ export const wgmmaAttention = (device: CudaDevice, tiles: AttentionTiles): Atten
       const { heads, kvHeads } = shape;
       const { streamed } = tiles.keyGradient;
       device.launch(attentionWgmmaKeyGradientProgram(shape, device.multiprocessors, tiles.keyGradient), [
-        ...maps(shape, [
+        ...maps(shape, tiles.keyGradient, [
           { address: q, heads, rows: streamed }, { address: dOut, heads, rows: streamed }, { address: k, heads: kvHeads, rows: 64 }, { address: v, heads: kvHeads, rows: 64 },
         ]),
         ...pointers(dk, dv, logSum, delta, bounds, cos, sin), ...workSizes(shape, kvHeads), scale(shape),

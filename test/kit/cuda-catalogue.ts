@@ -4,7 +4,7 @@ import { adamWProgram, gradientNormProgram, gradientSquaresProgram } from '../..
 import { attentionDeltaProgram, attentionKeyGradientProgram, attentionQueryGradientProgram } from '../../engine/cuda/programs/attention-backward.cu.js';
 import { attentionBoundsProgram } from '../../engine/cuda/programs/attention-bounds.cu.js';
 import { attentionProgram } from '../../engine/cuda/programs/attention-forward.cu.js';
-import { attentionWgmmaProgram } from '../../engine/cuda/programs/attention-wgmma-forward.cu.js';
+import { attentionWgmmaProgram, forwardTiles } from '../../engine/cuda/programs/attention-wgmma-forward.cu.js';
 import { attentionWgmmaKeyGradientProgram } from '../../engine/cuda/programs/attention-wgmma-key-gradient.cu.js';
 import { attentionWgmmaQueryGradientProgram } from '../../engine/cuda/programs/attention-wgmma-query-gradient.cu.js';
 import { rmsNormGradProgram, rmsNormProgram, rotaryProgram, swiGluGradProgram, swiGluProgram } from '../../engine/cuda/programs/block-ops.cu.js';
@@ -29,6 +29,7 @@ export function catalogue(): CudaProgram[] {
     adamWProgram(3), gradientNormProgram(), gradientSquaresProgram(3), addGradientsProgram(3, true), addGradientsProgram(3, false),
     attentionBoundsProgram(attention[0]),
     ...attention.flatMap((shape) => [attentionProgram(shape), attentionDeltaProgram(shape), attentionWgmmaProgram(shape, 132)]),
+    attentionWgmmaProgram(attention[3], 132, { ...forwardTiles(), sectors: true }),
     ...[...attention, ...attention.map((shape) => ({ ...shape, rotated: true }))].flatMap((shape) => [
       attentionKeyGradientProgram(shape), attentionQueryGradientProgram(shape), attentionWgmmaQueryGradientProgram(shape, 132), attentionWgmmaKeyGradientProgram(shape, 132),
     ]),

@@ -24,7 +24,7 @@ export const attentionWgmmaProgram = ({ batch, length, heads, headSize }: Attent
   block: wgmmaBlock(tiles),
   sharedBytes: wgmmaSharedBytes(headSize, tiles, 1, 2),
   architecture: 'sm_90a',
-  source: () => wgmmaCommon(headSize, tiles, [tiles.streamed, outputColumns(headSize)]) + keyTiles + /* cuda */ `
+  source: () => wgmmaCommon(headSize, tiles, [tiles.streamed, outputColumns(headSize, tiles.sectors)]) + keyTiles + /* cuda */ `
 constexpr int BN = STREAMED;
 extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
     const __grid_constant__ TensorMap qWhole, const __grid_constant__ TensorMap qLast, const __grid_constant__ TensorMap kWhole,

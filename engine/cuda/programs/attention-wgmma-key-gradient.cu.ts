@@ -29,7 +29,7 @@ export const attentionWgmmaKeyGradientProgram = (
   block: wgmmaBlock(tiles),
   sharedBytes: wgmmaSharedBytes(headSize, tiles, 2, 2),
   architecture: 'sm_90a',
-  source: () => wgmmaCommon(headSize, tiles, [tiles.streamed, outputColumns(headSize)]) + (rotated ? rotationCommon(headSize) : '') + /* cuda */ `
+  source: () => wgmmaCommon(headSize, tiles, [tiles.streamed, outputColumns(headSize, tiles.sectors)]) + (rotated ? rotationCommon(headSize) : '') + /* cuda */ `
 constexpr int BQ = STREAMED;
 /** Query tiles from first on, of each head, that see some key of a tile. */
 __device__ __forceinline__ int lastQuery(const int* ends, int first, int length) {

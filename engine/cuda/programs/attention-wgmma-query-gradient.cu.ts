@@ -28,7 +28,7 @@ export const attentionWgmmaQueryGradientProgram = (
   block: wgmmaBlock(tiles),
   sharedBytes: wgmmaSharedBytes(headSize, tiles, 2, 2),
   architecture: 'sm_90a',
-  source: () => wgmmaCommon(headSize, tiles, [tiles.streamed, outputColumns(headSize)]) + keyTiles + (rotated ? rotationCommon(headSize) : '') + /* cuda */ `
+  source: () => wgmmaCommon(headSize, tiles, [tiles.streamed, outputColumns(headSize, tiles.sectors)]) + keyTiles + (rotated ? rotationCommon(headSize) : '') + /* cuda */ `
 constexpr int BN = STREAMED;
 extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma_dq(
     const __grid_constant__ TensorMap qWhole, const __grid_constant__ TensorMap qLast, const __grid_constant__ TensorMap oWhole,
