@@ -3,15 +3,18 @@
  *   gpu-attention check [PASS] [only=PART OF A CASE'S NAME]          Hopper's kernels beside the portable ones: odd lengths, packed rows, padding, windows, grouped heads
  *   gpu-attention time [PASS] [tiles]   milliseconds, TFLOP/s of what the mask leaves, and the share of a large bf16 product's rate; `tiles`: every tile size
  *   gpu-attention profile               one launch of each kernel that is chosen, for a profiler
- * PASS: forward, queryGradient or keyGradient; all by default.
+ * `sectors`: the check takes tiles that begin at multiples of 32 bytes, where a shape allows it.
+ * PASS: forward, queryGradient or keyGradient; all by default. `unrotated`: gradients that need not be turned back by their positions' angles.
  */
-import { attentionKernels, chosenTiles, portableAttention, wgmmaAttention, type AttentionGradientOperands, type AttentionKernels } from '../engine/cuda/attention.js';
+import { attentionKernels, chosenTiles, portableAttention, wgmmaAttention, type AttentionGradientOperands, type AttentionKernels, type AttentionTiles } from '../engine/cuda/attention.js';
+import { roomyPitch } from '../engine/cuda/backend.js';
 import { CudaDevice } from '../engine/cuda/device.js';
 import { attentionBoundsProgram } from '../engine/cuda/programs/attention-bounds.cu.js';
 import { stateLength, type AttentionShape } from '../engine/cuda/programs/attention-shape.js';
-import type { WgmmaTiles } from '../engine/cuda/programs/attention-wgmma.cu.js';
+import { fitsSectors, type WgmmaTiles } from '../engine/cuda/programs/attention-wgmma.cu.js';
 
 type Pass = keyof AttentionKernels;
+type Operand = Exclude<keyof AttentionGradientOperands, 'outStride'>;
 interface Case extends AttentionShape {
   name: string;
   segments: Int32Array;
@@ -22,20 +25,21 @@ interface Case extends AttentionShape {
 const PRODUCT_RATE = 798;
 const passes: Pass[] = ['forward', 'queryGradient', 'keyGradient'];
 /** What each pass writes. */
-const results: Record<Pass, (keyof AttentionGradientOperands)[]> = { forward: ['out', 'logSum'], queryGradient: ['dq', 'delta'], keyGradient: ['dk', 'dv'] };
+const results: Record<Pass, Operand[]> = { forward: ['out', 'logSum'], queryGradient: ['dq', 'delta'], keyGradient: ['dk', 'dv'] };
 /** Products of T x T x D that each pass has to make, one of them twice in the two gradients together. */
 const products: Record<Pass, number> = { forward: 2, queryGradient: 3, keyGradient: 4 };
 const tileChoices: Record<Pass, WgmmaTiles[]> = {
-  forward: tiles([2, 128, 2, 1], [2, 128, 3, 1], [2, 128, 2, 2], [2, 96, 4, 1], [2, 64, 5, 1], [3, 96, 2, 1]),
-  queryGradient: tiles([2, 128, 2, 1], [2, 112, 2, 1], [2, 96, 3, 1], [2, 64, 4, 1]),
+  forward: tiles([2, 128, 2, 1], [2, 128, 3, 1], [2, 128, 2, 1, true], [3, 96, 2, 1, true], [2, 128, 2, 2], [2, 96, 4, 1], [2, 64, 5, 1], [3, 96, 2, 1]),
+  queryGradient: tiles([2, 128, 2, 1], [2, 112, 2, 1], [2, 112, 2, 1, true], [2, 96, 3, 1], [2, 64, 4, 1]),
   keyGradient: tiles([2, 80, 2, 2], [2, 80, 3, 1], [2, 64, 3, 2], [2, 64, 4, 1]),
 };
-function tiles(...choices: [number, number, number, 1 | 2][]): WgmmaTiles[] {
-  return choices.flatMap(([groups, streamed, stages, buffers], i) => (i < 2 ? [true, false] : [true]).map((turns) => ({ groups, streamed, stages, buffers, turns })));
+function tiles(...choices: [number, number, number, 1 | 2, boolean?][]): WgmmaTiles[] {
+  return choices.flatMap(([groups, streamed, stages, buffers, sectors], i) => (i < 2 ? [true, false] : [true]).map((turns) => ({ groups, streamed, stages, buffers, turns, sectors })));
 }
 
 const device = new CudaDevice();
 const [what = 'check', ...flags] = process.argv.slice(2);
+const rotated = !flags.includes('unrotated');
 const wanted = passes.filter((pass) => flags.includes(pass));
 const chosenPasses = wanted.length > 0 ? wanted : passes;
 console.log(`${device.name}, compute capability ${device.capability / 10}`);
@@ -71,17 +75,21 @@ function visiblePairs({ segments, length, window = length }: Case): number {
   return pairs;
 }
 
-function prepare({ batch, length, heads, kvHeads, headSize, segments, window = length }: Case): { operands: AttentionGradientOperands; sizes: Record<keyof AttentionGradientOperands, number>; free: () => void } {
+/** `out` has room at the ends of its rows where it has in a training. */
+function prepare({ batch, length, heads, kvHeads, headSize, segments, window = length }: Case): { operands: AttentionGradientOperands; sizes: Record<Operand, number>; free: () => void } {
+  const columns = heads * headSize, outStride = columns % 8 === 0 ? roomyPitch(columns) : columns, angles = batch * length * (headSize / 2);
   const wide = batch * length * heads * headSize, narrow = batch * length * kvHeads * headSize, state = 2 * batch * heads * stateLength(length);
-  const sizes = { q: wide, k: narrow, v: narrow, out: wide, logSum: state, bounds: 4 * batch * length, dOut: wide, dq: wide, dk: narrow, dv: narrow, delta: state };
+  const sizes = { q: wide, k: narrow, v: narrow, out: batch * length * outStride, logSum: state, bounds: 4 * batch * length, dOut: wide, dq: wide, dk: narrow, dv: narrow, delta: state, cos: 2 * angles, sin: 2 * angles };
   const names = Object.keys(sizes) as (keyof typeof sizes)[];
   const blocks = names.map((name) => device.memory.allocate(Math.max(2, 2 * sizes[name]), name));
   blocks.forEach((block) => device.fill(block.address, 0xff, block.bytes));
   const scales: Partial<Record<keyof typeof sizes, number>> = { q: 2, k: 2, v: 1, dOut: 1 };
   names.forEach((name, i) => scales[name] && device.upload(blocks[i], randomBf16(sizes[name], scales[name])));
+  const turns = Float32Array.from({ length: angles }, () => 2 * Math.PI * Math.random());
+  for (const [name, of] of [['cos', Math.cos], ['sin', Math.sin]] as const) device.upload(blocks[names.indexOf(name)], turns.map(of));
   const ids = device.memory.allocate(4 * batch * length, 'segments');
   device.upload(ids, segments);
-  const operands = Object.fromEntries(names.map((name, i) => [name, blocks[i].address])) as unknown as AttentionGradientOperands;
+  const operands = { ...(Object.fromEntries(names.map((name, i) => [name, blocks[i].address])) as Record<Operand, number>), outStride };
   device.launch(attentionBoundsProgram({ batch }), [{ pointer: operands.bounds }, { pointer: ids.address }, length, batch, window]);
   device.synchronize();
   return { operands, sizes, free: () => [ids, ...blocks].forEach((block) => device.memory.free(block)) };
@@ -113,11 +121,18 @@ function difference(a: Float32Array, b: Float32Array): { error: number; worst: n
   return { error: sum === 0 ? 0 : Math.sqrt(sum / Math.max(norm, 1e-6 * b.length)), worst, wrong };
 }
 
+/** As chosen, or with tiles of whole sectors in the passes that have registers for them. */
+function checkedTiles(one: Case): AttentionTiles {
+  const chosen = chosenTiles(one);
+  if (!flags.includes('sectors') || !fitsSectors(one)) return chosen;
+  return { ...chosen, forward: { ...chosen.forward, sectors: true }, queryGradient: { ...chosen.queryGradient, streamed: 112, sectors: true } };
+}
+
 function check(): void {
   const random = (most: number) => () => 1 + Math.floor(Math.random() ** 2 * most);
   const cases: Case[] = [];
   const add = (batch: number, length: number, heads: number, kvHeads: number, headSize: number, segments: Int32Array, window?: number) =>
-    cases.push({ name: `B${batch} T${length} H${heads}/${kvHeads} D${headSize}${window ? ` window ${window}` : ''}`, batch, length, heads, kvHeads, headSize, segments, window });
+    cases.push({ name: `B${batch} T${length} H${heads}/${kvHeads} D${headSize}${window ? ` window ${window}` : ''}`, batch, length, heads, kvHeads, headSize, segments, window, rotated });
   for (const headSize of [64, 104, 100, 128, 80, 96, 20]) add(1, 128, 2, 2, headSize, packed(1, 128, () => 128));
   for (const length of [1, 7, 63, 129, 257]) add(2, length, 4, 4, 100, packed(2, length, () => length));
   for (const headSize of [64, 80, 96, 100, 128]) add(2, 421, 6, headSize === 100 ? 6 : 2, headSize, packed(2, 421, random(200), 5));
@@ -129,7 +144,7 @@ function check(): void {
   const only = flags.find((flag) => flag.startsWith('only='))?.slice(5) ?? '';
   for (const one of cases.filter(({ name }) => name.includes(only))) {
     const { operands, sizes, free } = prepare(one);
-    const portable = portableAttention(device), hopper = wgmmaAttention(device, chosenTiles(one));
+    const portable = portableAttention(device), hopper = wgmmaAttention(device, checkedTiles(one));
     for (const pass of passes) {
       portable[pass](one, operands);
       if (!chosenPasses.includes(pass)) continue;
@@ -144,7 +159,7 @@ function check(): void {
         const stable = got[0][i].every((value, j) => Object.is(value, got[1][i][j]));
         const good = error < 1.5e-2 && stable;
         if (!good) failures++;
-        const columns = (name === 'dk' || name === 'dv' ? one.kvHeads : one.heads) * one.headSize;
+        const columns = name === 'out' ? operands.outStride : (name === 'dk' || name === 'dv' ? one.kvHeads : one.heads) * one.headSize;
         return `${name} ${error.toExponential(1)}${stable ? '' : ' NOT STABLE'}${good ? '' : ` FAIL (${wrong} no numbers; worst at row ${Math.floor(worst / columns)} column ${worst % columns}: ${got[0][i][worst]} for ${expected[i][worst]})`}`;
       });
       console.log(`${one.name} ${pass}: ${parts.join(', ')}`);
@@ -157,7 +172,7 @@ function check(): void {
 
 /** OpenLLaMA-3b-v2's heads, one row a line. */
 const full = (batch: number, length: number): Case => ({
-  name: `${batch} x ${length}`, batch, length, heads: 32, kvHeads: 32, headSize: 100, segments: packed(batch, length, () => length),
+  name: `${batch} x ${length}`, batch, length, heads: 32, kvHeads: 32, headSize: 100, segments: packed(batch, length, () => length), rotated,
 });
 
 function time(): void {
@@ -180,7 +195,7 @@ function time(): void {
     for (const pass of chosenPasses) {
       report(portableAttention(device), pass, 'portable');
       if (!flags.includes('tiles')) report(attentionKernels(device, one), pass, 'chosen');
-      else for (const choice of tileChoices[pass]) report(wgmmaAttention(device, { ...chosenTiles(one), [pass]: choice }), pass, `${choice.groups} groups, tiles of ${choice.streamed}, ${choice.stages} stages, ${choice.buffers} buffers${choice.turns ? ', in turn' : ''}`);
+      else for (const choice of tileChoices[pass]) report(wgmmaAttention(device, { ...chosenTiles(one), [pass]: choice }), pass, `${choice.groups} groups, tiles of ${choice.streamed}, ${choice.stages} stages, ${choice.buffers} buffers${choice.turns ? ', in turn' : ''}${choice.sectors ? ', whole sectors' : ''}`);
     }
     free();
   }

@@ -15,8 +15,9 @@ export interface AttentionOperands {
   /** [B,T,Hkv,D] */
   k: number;
   v: number;
-  /** [B,T,H,D] */
+  /** [B,T,H,D]; from one position to the next there are `outStride` values, at least H·D, and zeros where they are more. */
   out: number;
+  outStride: number;
   /** float32 [B,H,stateLength]: base-2 log-sum-exps of the scaled scores. */
   logSum: number;
   /** As `attentionBoundsProgram` makes them. */
@@ -31,6 +32,9 @@ export interface AttentionGradientOperands extends AttentionOperands {
   dv: number;
   /** float32 [B,H,stateLength]; written by the query gradient, read by the key gradient. */
   delta: number;
+  /** float32 [B,T,D/2], of shapes that are `rotated`: dq and dk are turned back by these angles. */
+  cos: number;
+  sin: number;
 }
 
 /** The kernels for one kind of card. The forward pass fills `out` and `logSum`; the query gradient comes before the key gradient. */
@@ -65,51 +69,53 @@ export const chosenTiles = ({ headSize }: AttentionShape): AttentionTiles =>
   ({ forward: forwardTiles(), queryGradient: queryGradientTiles(headSize), keyGradient: keyGradientTiles(headSize) });
 
 export const portableAttention = (device: CudaDevice): AttentionKernels => ({
-  forward: (shape, { out, logSum, q, k, v, bounds }) =>
-    device.launch(attentionProgram(shape), [...pointers(out, logSum, q, k, v, bounds), ...sizes(shape)]),
-  queryGradient: (shape, { dq, dOut, out, q, k, v, logSum, delta, bounds }) => {
-    device.launch(attentionDeltaProgram(shape), [...pointers(delta, out, dOut), shape.length, stateLength(shape.length), shape.heads, { i64: shape.batch * shape.length * shape.heads }]);
-    device.launch(attentionQueryGradientProgram(shape), [...pointers(dq, dOut, q, k, v, logSum, delta, bounds), ...sizes(shape)]);
+  forward: (shape, { out, outStride, logSum, q, k, v, bounds }) =>
+    device.launch(attentionProgram(shape), [...pointers(out, logSum, q, k, v, bounds), ...sizes(shape), outStride]),
+  queryGradient: (shape, { dq, dOut, out, outStride, q, k, v, logSum, delta, bounds, cos, sin }) => {
+    device.launch(attentionDeltaProgram(shape), [
+      ...pointers(delta, out, dOut), shape.length, stateLength(shape.length), shape.heads, { i64: shape.batch * shape.length * shape.heads }, outStride,
+    ]);
+    device.launch(attentionQueryGradientProgram(shape), [...pointers(dq, dOut, q, k, v, logSum, delta, bounds, cos, sin), ...sizes(shape)]);
   },
-  keyGradient: (shape, { dk, dv, dOut, q, k, v, logSum, delta, bounds }) =>
-    device.launch(attentionKeyGradientProgram(shape), [...pointers(dk, dv, dOut, q, k, v, logSum, delta, bounds), ...sizes(shape)]),
+  keyGradient: (shape, { dk, dv, dOut, q, k, v, logSum, delta, bounds, cos, sin }) =>
+    device.launch(attentionKeyGradientProgram(shape), [...pointers(dk, dv, dOut, q, k, v, logSum, delta, bounds, cos, sin), ...sizes(shape)]),
 });
 
 /** Needs compute capability 9.0 and `fitsCopyEngine`. */
 export const wgmmaAttention = (device: CudaDevice, tiles: AttentionTiles): AttentionKernels => {
   /** Maps of tensors, each for whole chunks of columns and for the last. */
-  const maps = ({ batch, length, headSize }: AttentionShape, operands: { address: number; heads: number; rows: number }[]): KernelArgument[] => {
-    const columns = boxColumns(headSize);
+  const maps = ({ batch, length, headSize }: AttentionShape, { sectors }: WgmmaTiles, operands: { address: number; heads: number; rows: number }[]): KernelArgument[] => {
+    const columns = boxColumns(headSize, sectors);
     return operands.flatMap(({ address, heads, rows }) =>
       [columns[0], columns.at(-1)!].map((width) => device.tensorMaps.of({ address, depth: batch, rows: length, columns: heads * headSize }, { rows, columns: width })));
   };
   return {
-    forward: (shape, { out, logSum, q, k, v, bounds }) => {
+    forward: (shape, { out, outStride, logSum, q, k, v, bounds }) => {
       const { heads, kvHeads } = shape;
       const { streamed } = tiles.forward;
       device.launch(attentionWgmmaProgram(shape, device.multiprocessors, tiles.forward), [
-        ...maps(shape, [{ address: q, heads, rows: 64 }, { address: k, heads: kvHeads, rows: streamed }, { address: v, heads: kvHeads, rows: streamed }]),
-        ...pointers(out, logSum, bounds), ...workSizes(shape, heads),
+        ...maps(shape, tiles.forward, [{ address: q, heads, rows: 64 }, { address: k, heads: kvHeads, rows: streamed }, { address: v, heads: kvHeads, rows: streamed }]),
+        ...pointers(out, logSum, bounds), ...workSizes(shape, heads), outStride, scale(shape),
       ]);
     },
-    queryGradient: (shape, { dq, delta, dOut, out, q, k, v, logSum, bounds }) => {
+    queryGradient: (shape, { dq, delta, dOut, out, outStride, q, k, v, logSum, bounds, cos, sin }) => {
       const { heads, kvHeads } = shape;
       const { streamed } = tiles.queryGradient;
       device.launch(attentionWgmmaQueryGradientProgram(shape, device.multiprocessors, tiles.queryGradient), [
-        ...maps(shape, [
+        ...maps(shape, tiles.queryGradient, [
           { address: q, heads, rows: 64 }, { address: dOut, heads, rows: 64 }, { address: k, heads: kvHeads, rows: streamed }, { address: v, heads: kvHeads, rows: streamed },
         ]),
-        ...pointers(dq, delta, out, logSum, bounds), ...workSizes(shape, heads),
+        ...pointers(dq, delta, out, logSum, bounds, cos, sin), ...workSizes(shape, heads), outStride, scale(shape),
       ]);
     },
-    keyGradient: (shape, { dk, dv, dOut, q, k, v, logSum, delta, bounds }) => {
+    keyGradient: (shape, { dk, dv, dOut, q, k, v, logSum, delta, bounds, cos, sin }) => {
       const { heads, kvHeads } = shape;
       const { streamed } = tiles.keyGradient;
       device.launch(attentionWgmmaKeyGradientProgram(shape, device.multiprocessors, tiles.keyGradient), [
-        ...maps(shape, [
+        ...maps(shape, tiles.keyGradient, [
           { address: q, heads, rows: streamed }, { address: dOut, heads, rows: streamed }, { address: k, heads: kvHeads, rows: 64 }, { address: v, heads: kvHeads, rows: 64 },
         ]),
-        ...pointers(dk, dv, logSum, delta, bounds), ...workSizes(shape, kvHeads),
+        ...pointers(dk, dv, logSum, delta, bounds, cos, sin), ...workSizes(shape, kvHeads), scale(shape),
       ]);
     },
   };
@@ -120,5 +126,5 @@ const scale = ({ headSize }: AttentionShape): KernelArgument => ({ f32: 1 / Math
 const sizes = (shape: AttentionShape): KernelArgument[] => [shape.length, stateLength(shape.length), shape.heads, shape.kvHeads, shape.batch, scale(shape)];
 /** @param owned heads whose tiles the kernel's blocks own */
 const workSizes = (shape: AttentionShape, owned: number): KernelArgument[] => [
-  shape.length, stateLength(shape.length), shape.heads, shape.kvHeads, shape.batch, sectionHeads(shape, owned * shape.batch), scale(shape),
+  shape.length, stateLength(shape.length), shape.heads, shape.kvHeads, shape.batch, sectionHeads(shape, owned * shape.batch),
 ];

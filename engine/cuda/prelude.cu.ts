@@ -71,6 +71,8 @@ __device__ __forceinline__ float blockMax(float x) {
   return parts[32];
 }
 
+/** The thread's place in its warp, asked for anew: what is computed from it does not take registers before it is needed. */
+__device__ __forceinline__ int laneNow() { int lane; asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane)); return lane; }
 __device__ __forceinline__ u32 sharedAddress(const void* p) { return (u32)__cvta_generic_to_shared(p); }
 /** BYTES (4, 8 or 16) from global to shared memory without passing registers; zeros when not valid. */
 template <int BYTES> __device__ __forceinline__ void copyAsync(void* to, const void* from, bool valid) {

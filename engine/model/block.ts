@@ -2,19 +2,23 @@ import { reshape, type Tensor, type Tensor1D, type Tensor2D, type Tensor4D } fro
 import { adaptedLinears } from '../tensor/adapted-linear.js';
 import type { LoraBranch } from '../tensor/lora.js';
 import { rmsNorm, rmsNormBeside } from '../tensor/rms-norm.js';
-import { rotaryEmbedding } from '../tensor/rotary-embedding.js';
 import { swiGlu } from '../tensor/swi-glu.js';
 import type { LlamaModel } from './load.js';
 import type { RopeTables } from './rope-tables.js';
 import { modulePath, type BlockModule } from '../formats/linear-modules.js';
+
+/**
+ * Attention of layer `layer`: q [B,T,H,D], k and v [B,T,Hkv,D] → [B,T,H,D]. q and k are still to be rotated, by `rope`; where it is
+ * absent, the layer has no positions.
+ */
+export type Attend = (layer: number, q: Tensor4D, k: Tensor4D, v: Tensor4D, rope?: RopeTables) => Tensor;
 
 /** What a block needs beside its weights. */
 export interface BlockContext {
   /** B lines of T positions. */
   shape: [number, number];
   rope: RopeTables;
-  /** Attention of layer `layer`: q [B,T,H,D] and rotated k, v [B,T,Hkv,D] → [B,T,H,D]. */
-  attend(layer: number, q: Tensor4D, k: Tensor4D, v: Tensor4D): Tensor;
+  attend: Attend;
   /** The LoRA branch of a linear layer, by its path. */
   lora(path: string): LoraBranch | undefined;
   /** Nothing reads what a half returns: it runs for its gradients alone. @default false */
@@ -33,17 +37,14 @@ export function attentionHalf(model: LlamaModel, layer: number, x: Tensor2D, con
   const project = projections(model, layer, context);
   const split = (values: Tensor, count: number): Tensor4D => reshape(values, [...shape, count, headDim]);
   const rotates = model.config.unrotatedLayers?.includes(layer) !== true;
-  /** Queries or keys as attention takes them: normalised and rotated, where the model does. */
-  const prepared = (values: Tensor4D, norm?: Tensor1D): Tensor4D => {
-    const normed = norm ? rmsNorm(values, norm, rmsNormEps) : values;
-    return (rotates ? rotaryEmbedding(normed as Tensor4D, rope.cos, rope.sin) : normed) as Tensor4D;
-  };
+  /** Queries or keys, normalised where the model does. */
+  const prepared = (values: Tensor4D, norm?: Tensor1D): Tensor4D => (norm ? rmsNorm(values, norm, rmsNormEps) : values) as Tensor4D;
 
   const [residual, normed] = rmsNormBeside(x, inputNorm, rmsNormEps);
   const [queries, keys, values] = project(['q_proj', 'k_proj', 'v_proj'], normed);
   const q = prepared(split(queries, heads), qkNorm?.query);
   const k = prepared(split(keys, kvHeads), qkNorm?.key);
-  const attended = reshape(attend(layer, q, k, split(values, kvHeads)), [x.shape[0], heads * headDim]);
+  const attended = reshape(attend(layer, q, k, split(values, kvHeads), rotates ? rope : undefined), [x.shape[0], heads * headDim]);
   return project(['o_proj'], attended, residual, context.unread)[0] as Tensor2D;
 }
 

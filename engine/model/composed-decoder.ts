@@ -28,7 +28,7 @@ export class ComposedDecoder implements Decoder {
     this.lengths = prompts.map((prompt) => prompt.length);
     this.rows = prompts.map((_, row) => row);
     this.cache = new KvCache(llama.model.config, this.lengths, Math.max(...this.lengths));
-    this.hidden = readPrompts(llama, prompts, (layer, q, k, v, segments) => this.cache.attendPrompt(layer, q, k, v, segments), adapters);
+    this.hidden = readPrompts(llama, prompts, (layer, q, k, v, segments, rope) => this.cache.attendPrompt(layer, q, k, v, segments, rope), adapters);
   }
 
   queue(): void {
@@ -66,7 +66,7 @@ export class ComposedDecoder implements Decoder {
       const x = embed(this.llama.model, { shape, inputIds: Int32Array.from(this.tokens) });
       return runBlocks(this.llama, x, {
         shape, rope,
-        attend: (layer, q, k, v) => this.cache.attendNext(layer, q, k, v),
+        attend: (layer, q, k, v, rope) => this.cache.attendNext(layer, q, k, v, rope),
         lora: (path) => adapter?.branch(path),
       });
     });

@@ -4,7 +4,7 @@ import { causalAttention } from '../tensor/causal-attention.js';
 import { fusedDecoder, hasFusedDecoder, type Decoder, type DecoderLinear, type DecoderModel } from '../tensor/decoder.js';
 import type { Llama } from './llama.js';
 import { readPrompts } from './read-prompts.js';
-import { ropeTables } from './rope-tables.js';
+import { ropeTables, rotated } from './rope-tables.js';
 import type { Sampling } from './sample.js';
 import { modulePath, type BlockModule } from '../formats/linear-modules.js';
 
@@ -28,9 +28,10 @@ export function startFusedDecoder(llama: Llama, prompts: readonly (readonly numb
     dispose([rope.cos, rope.sin]);
   };
   try {
-    const hidden = readPrompts(llama, prompts, (layer, q, k, v, segments) => {
-      decoder.fill(layer, k, v);
-      return causalAttention(q, k, v, segments, { window: windowOf(config, layer) });
+    const hidden = readPrompts(llama, prompts, (layer, q, k, v, segments, rope) => {
+      const keys = rotated(k, rope);
+      decoder.fill(layer, keys, v);
+      return causalAttention(rotated(q, rope), keys, v, segments, { window: windowOf(config, layer) });
     });
     decoder.start(hidden);
     hidden.dispose();

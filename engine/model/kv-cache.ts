@@ -1,6 +1,7 @@
 import { add, concat, gather, keep, matMul, mul, reshape, slice, softmax, tensor1d, tensor4d, tidy, transpose, zeros, type Tensor, type Tensor4D } from '@tensorflow/tfjs-core';
 import { windowOf, type LlamaConfig } from '../formats/llama-config.js';
 import { causalAttention } from '../tensor/causal-attention.js';
+import { rotated, type RopeTables } from './rope-tables.js';
 
 /** Keys or values of one layer, [B, Hkv, S, D]: a long part that is left alone and a short one that grows by a position a step. */
 interface Parts {
@@ -36,21 +37,22 @@ export class KvCache {
     this.mask = keep(tensor4d(mask, [lengths.length, 1, 1, width]));
   }
 
-  /** Attention over the prompts themselves, whose keys and values become the cache. q [B,T,H,D], k and v [B,T,Hkv,D] → [B,T,H,D]. */
-  attendPrompt(layer: number, q: Tensor4D, k: Tensor4D, v: Tensor4D, segments: Tensor): Tensor {
-    this.keys[layer] = { settled: keep(transpose(k, [0, 2, 1, 3])) };
+  /** Attention over the prompts themselves, whose rotated keys and values become the cache; see `Attend`. q [B,T,H,D], k and v [B,T,Hkv,D] → [B,T,H,D]. */
+  attendPrompt(layer: number, q: Tensor4D, k: Tensor4D, v: Tensor4D, segments: Tensor, rope?: RopeTables): Tensor {
+    const keys = rotated(k, rope);
+    this.keys[layer] = { settled: keep(transpose(keys, [0, 2, 1, 3])) };
     this.values[layer] = { settled: keep(transpose(v, [0, 2, 1, 3])) };
-    return causalAttention(q, k, v, segments as never, { window: windowOf(this.config, layer) });
+    return causalAttention(rotated(q, rope), keys, v, segments as never, { window: windowOf(this.config, layer) });
   }
 
-  /** Attention of one new position a row over everything before it and itself. q [B,1,H,D], k and v [B,1,Hkv,D] → [B,1,H,D]. */
-  attendNext(layer: number, q: Tensor4D, k: Tensor4D, v: Tensor4D): Tensor {
+  /** Attention of one new position a row over everything before it and itself; see `Attend`. q [B,1,H,D], k and v [B,1,Hkv,D] → [B,1,H,D]. */
+  attendNext(layer: number, q: Tensor4D, k: Tensor4D, v: Tensor4D, rope?: RopeTables): Tensor {
     const { heads, kvHeads, headDim } = this.config;
     const rows = q.shape[0];
     const newest = [rows, kvHeads, 1, headDim];
-    const keys = append(this.keys[layer], reshape(k, newest));
+    const keys = append(this.keys[layer], reshape(rotated(k, rope), newest));
     const values = append(this.values[layer], reshape(v, newest));
-    const grouped = reshape(mul(q, 1 / Math.sqrt(headDim)), [rows, kvHeads, heads / kvHeads, headDim]);
+    const grouped = reshape(mul(rotated(q, rope), 1 / Math.sqrt(headDim)), [rows, kvHeads, heads / kvHeads, headDim]);
 
     const settledScores = add(matMul(grouped, keys.settled, false, true), this.mask);
     const recentScores = matMul(grouped, keys.recent, false, true);

@@ -55,7 +55,7 @@ export const batchContext = (llama: BranchedModel, { shape, positions, segments 
 export const blockContext = ({ model, adapter, draw }: BranchedModel, { shape, segments, rope }: Pick<DeviceBatch, 'shape' | 'segments' | 'rope'>): BlockContext => ({
   shape,
   rope,
-  attend: (layer, q, k, v) => causalAttention(q, k, v, segments, { window: windowOf(model.config, layer) }),
+  attend: (layer, q, k, v, rope) => causalAttention(q, k, v, segments, { window: windowOf(model.config, layer), rope }),
   lora: (path) => adapter?.branch(path, draw),
 });
 

@@ -2,9 +2,10 @@ import { gather, tensor1d, tensor2d, tidy, type Tensor, type Tensor2D, type Tens
 import type { AdapterRows } from './adapter-rows.js';
 import { runBlocks } from './blocks.js';
 import { batchContext, embed, type Llama, type TokenBatch } from './llama.js';
+import type { RopeTables } from './rope-tables.js';
 
-/** Attention of a layer over the prompts; q [B,T,H,D], rotated k, v [B,T,Hkv,D], segments [B,T] (0: padding) → [B,T,H,D]. */
-export type AttendPrompts = (layer: number, q: Tensor4D, k: Tensor4D, v: Tensor4D, segments: Tensor2D) => Tensor;
+/** `Attend` over the prompts; segments [B,T] (0: padding). */
+export type AttendPrompts = (layer: number, q: Tensor4D, k: Tensor4D, v: Tensor4D, segments: Tensor2D, rope?: RopeTables) => Tensor;
 
 /** Reads all prompts, padded on the right; each by its own adapter where `adapters` are given. The residual stream at each prompt's last token, [B, hidden]. */
 export function readPrompts(llama: Llama, prompts: readonly (readonly number[])[], attend: AttendPrompts, adapters?: AdapterRows): Tensor2D {
@@ -21,7 +22,7 @@ export function readPrompts(llama: Llama, prompts: readonly (readonly number[])[
   return tidy(() => {
     const segments = tensor2d(batch.segments, batch.shape, 'int32');
     const branched = adapters ? { model: llama.model, adapter: adapters.branches([...prompts.keys()], width) } : llama;
-    const hidden = runBlocks(llama, embed(llama.model, batch), { ...batchContext(branched, batch), attend: (layer, q, k, v) => attend(layer, q, k, v, segments) });
+    const hidden = runBlocks(llama, embed(llama.model, batch), { ...batchContext(branched, batch), attend: (layer, q, k, v, rope) => attend(layer, q, k, v, segments, rope) });
     return gather(hidden, tensor1d(prompts.map(({ length }, row) => row * width + length - 1), 'int32'));
   });
 }

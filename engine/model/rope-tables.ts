@@ -1,6 +1,7 @@
-import { tensor3d, type Tensor3D } from '@tensorflow/tfjs-core';
+import { tensor3d, type Tensor3D, type Tensor4D } from '@tensorflow/tfjs-core';
 import type { LlamaConfig } from '../formats/llama-config.js';
 import { llama3Factors, rotaryFrequencies } from '../formats/rope-scaling.js';
+import { rotaryEmbedding } from '../tensor/rotary-embedding.js';
 
 /** Cosines and sines of the rotary angles, [B, T, headDim / 2]. */
 export interface RopeTables {
@@ -33,6 +34,9 @@ export function ropeTables(config: LlamaConfig, positions: ArrayLike<number>, [r
   }
   return { cos: tensor3d(cos, [rows, columns, half]), sin: tensor3d(sin, [rows, columns, half]) };
 }
+
+/** Queries or keys [B, T, H, headDim], rotated by the angles of their positions where there are any. */
+export const rotated = (x: Tensor4D, rope?: RopeTables): Tensor4D => (rope ? rotaryEmbedding(x, rope.cos, rope.sin) : x);
 
 /** In float32, as transformers has them. `length` is that of the row in tokens, of which `dynamic` scaling alone takes notice. */
 function frequenciesOf({ headDim, ropeTheta, ropeScaling }: LlamaConfig, length: number): Float32Array {

@@ -1,13 +1,15 @@
 import {
   add, cast, concat, equal, expandDims, greater, lessEqual, logicalAnd, matMul, mul, range, reshape, slice, softmax, sub, sum, tensor1d, tidy, transpose,
-  type Tensor, type Tensor2D, type Tensor4D,
+  type Tensor, type Tensor2D, type Tensor3D, type Tensor4D,
 } from '@tensorflow/tfjs-core';
 import { differentiable, registerPortableKernel, runKernel, type Inputs } from './kernel.js';
+import { rotate } from './rotary-embedding.js';
 import { expectShape, shapeError, shapeText } from './shape-error.js';
 
 /**
- * Kernel: { q [B,T,H,D], k, v [B,T,Hkv,D], segments int32 [B,T] } → [out [B,T,H,D], state]. `state` is what the backend's own
- * backward kernel needs beside its inputs and `out`: the composed kernel keeps the probabilities, a fused one log-sum-exps.
+ * Kernel: { q [B,T,H,D], k, v [B,T,Hkv,D], segments int32 [B,T], cos, sin [B,T,D/2] or absent } → [out [B,T,H,D], state]. `state` is what
+ * the backend's own backward kernel needs beside its inputs and `out`: the composed kernel keeps the probabilities, a fused one
+ * log-sum-exps. With angles q and k are rotated first, and the rotated ones are results too: [out, state, q, k].
  */
 export const CausalAttention = 'TemperCausalAttention';
 export interface CausalAttentionInputs extends Inputs {
@@ -15,6 +17,8 @@ export interface CausalAttentionInputs extends Inputs {
   k: Tensor4D;
   v: Tensor4D;
   segments: Tensor2D;
+  cos?: Tensor3D;
+  sin?: Tensor3D;
 }
 export interface CausalAttentionAttrs {
   /** For a kernel that makes the probabilities: how many of them it may keep for the backward pass. */
@@ -22,7 +26,11 @@ export interface CausalAttentionAttrs {
   /** A query sees the last `window` positions of its segment alone, its own included. @default all of them */
   window?: number;
 }
-/** Kernel: { dy, out [B,T,H,D], q, k, v, segments, state } → [dQ, dK, dV]. */
+export interface CausalAttentionOptions extends Partial<CausalAttentionAttrs> {
+  /** Angles that q and k are rotated by first, as `rotaryEmbedding` has them: [B, T, D/2]; no gradient flows to them. @default none: q and k come as they are to be used */
+  rope?: { cos: Tensor3D; sin: Tensor3D };
+}
+/** Kernel: { dy, out [B,T,H,D], q, k, v, segments, state, cos, sin } → [dQ, dK, dV]. With angles q and k are the rotated ones, dQ and dK are rotated back. */
 export const CausalAttentionGrad = 'TemperCausalAttentionGrad';
 export interface CausalAttentionGradInputs extends CausalAttentionInputs {
   dy: Tensor4D;
@@ -39,6 +47,7 @@ export interface CausalAttentionGradInputs extends CausalAttentionInputs {
  *   its own output is finite and otherwise undefined
  * @param options.keptProbabilities above this many in all (B·H·T²), a backend that has no fused kernel goes through the batch row by
  *   row and computes them again in the backward pass @default 2^24 (64 MiB)
+ * @param options.rope q and k are rotated within the op, and their gradients back
  * @param options.window a query sees the keys at most `window` - 1 positions before its own, as in transformers' sliding-window
  *   attention @default all of its segment's past
  * @returns [B, T, H, D]
@@ -48,7 +57,7 @@ export function causalAttention(
   k: Tensor4D,
   v: Tensor4D,
   segments: Tensor2D,
-  { keptProbabilities = 2 ** 24, window }: Partial<CausalAttentionAttrs> = {},
+  { keptProbabilities = 2 ** 24, window, rope }: CausalAttentionOptions = {},
 ): Tensor4D {
   if (q.rank !== 4) throw shapeError(`causalAttention: q: expected [B,T,H,D], got ${shapeText(q)}`);
   const [batch, length, heads, size] = q.shape;
@@ -57,17 +66,19 @@ export function causalAttention(
   expectShape('causalAttention', 'segments', segments, [batch, length]);
   if (heads % k.shape[2]) throw shapeError(`causalAttention: k: expected a number of heads that divides ${heads}, got ${k.shape[2]}`);
   if (window !== undefined && !(Number.isSafeInteger(window) && window > 0)) throw shapeError(`causalAttention: window: expected a positive whole number, got ${window}`);
+  if (rope && size % 2) throw shapeError(`causalAttention: q: expected an even D to rotate, got ${shapeText(q)}`);
+  for (const name of ['cos', 'sin'] as const) if (rope) expectShape('causalAttention', name, rope[name], [batch, length, size / 2]);
   // A window that covers every position hides nothing.
   const attrs: CausalAttentionAttrs = { keptProbabilities, window: window !== undefined && window < length ? window : undefined };
   return differentiable<Tensor4D>(
     { q, k, v },
     (save) => {
-      const [out, state] = runKernel<[Tensor4D, Tensor]>(CausalAttention, { q, k, v, segments }, attrs);
-      save([q, k, v, segments, out, state]);
+      const [out, state, queries = q, keys = k] = runKernel<[Tensor4D, Tensor, ...Tensor4D[]]>(CausalAttention, { q, k, v, segments, ...rope }, attrs);
+      save([queries, keys, v, segments, out, state, ...(rope ? [rope.cos, rope.sin] : [])]);
       return out;
     },
-    (dy, [q, k, v, segments, out, state]) => {
-      const [dq, dk, dv] = runKernel<Tensor[]>(CausalAttentionGrad, { dy, out, q, k, v, segments, state }, attrs);
+    (dy, [q, k, v, segments, out, state, cos, sin]) => {
+      const [dq, dk, dv] = runKernel<Tensor[]>(CausalAttentionGrad, { dy, out, q, k, v, segments, state, cos, sin }, attrs);
       return { q: () => dq, k: () => dk, v: () => dv };
     },
   );
@@ -76,19 +87,33 @@ export function causalAttention(
 /** Added to a score that must not count; exp of it is 0 in float32. */
 const hidden = -1e9;
 
-registerPortableKernel<CausalAttentionInputs, CausalAttentionAttrs>(CausalAttention, ({ q, k, v, segments }, { keptProbabilities, window }) => {
+registerPortableKernel<CausalAttentionInputs, CausalAttentionAttrs>(CausalAttention, ({ q, k, v, segments, cos, sin }, attrs) => {
+  if (!cos || !sin) return attendAll(q, k, v, segments, attrs);
+  const [queries, keys] = [q, k].map((x) => rotate(x, cos, sin, false));
+  return [...attendAll(queries, keys, v, segments, attrs), queries, keys];
+});
+
+/** [out, state]. */
+function attendAll(q: Tensor4D, k: Tensor4D, v: Tensor4D, segments: Tensor, { keptProbabilities, window }: CausalAttentionAttrs): [Tensor4D, Tensor] {
   const [batch, length, heads] = q.shape;
   if (batch * heads * length ** 2 <= keptProbabilities) return attend(q, k, v, segments, window);
   const rows = eachRow([q, k, v, segments], (row) => attend(row[0], row[1], row[2], row[3], window)[0]);
   return [concat(rows, 0), tensor1d([])];
+}
+
+registerPortableKernel<CausalAttentionGradInputs, CausalAttentionAttrs>(CausalAttentionGrad, (inputs, attrs) => {
+  const { cos, sin } = inputs;
+  const [dq, dk, dv] = attendAllGrad(inputs, attrs);
+  return cos && sin ? [rotate(dq, cos, sin, true), rotate(dk, cos, sin, true), dv] : [dq, dk, dv];
 });
 
-registerPortableKernel<CausalAttentionGradInputs, CausalAttentionAttrs>(CausalAttentionGrad, ({ dy, out, q, k, v, segments, state }, { window }) => {
+/** [dQ, dK, dV]. */
+function attendAllGrad({ dy, out, q, k, v, segments, state }: CausalAttentionGradInputs, { window }: CausalAttentionAttrs): Tensor[] {
   if (state.size > 0) return attendGrad(dy, out, q, k, v, state);
   const rows = eachRow([dy, out, q, k, v, segments], ([dy, out, q, k, v, segments]) =>
     attendGrad(dy, out, q, k, v, attend(q, k, v, segments, window)[1]));
   return [0, 1, 2].map((operand) => concat(rows.map((row) => row[operand]), 0));
-});
+}
 
 /** Calls `compute` with each row of the batch, as batches of one. */
 function eachRow<T extends Tensor | Tensor[]>(batches: Tensor[], compute: (row: Tensor4D[]) => T): T[] {

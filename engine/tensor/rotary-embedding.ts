@@ -35,7 +35,8 @@ export function rotaryEmbedding(x: Tensor4D, cos: Tensor3D, sin: Tensor3D): Tens
   );
 }
 
-const rotate = (x: Tensor, cos: Tensor, sin: Tensor, inverse: boolean): Tensor4D =>
+/** The kernel's result, of which no gradient is recorded. */
+export const rotate = (x: Tensor, cos: Tensor, sin: Tensor, inverse: boolean): Tensor4D =>
   runKernel<Tensor4D>(RotaryEmbedding, { x, cos, sin }, { inverse } satisfies RotaryEmbeddingAttrs);
 
 registerPortableKernel<RotaryEmbeddingInputs, RotaryEmbeddingAttrs>(RotaryEmbedding, ({ x, cos, sin }, { inverse }) => {

@@ -1,6 +1,7 @@
-import { grads, memory, mul, ones, tensor2d, tensor4d, tidy, type Tensor, type Tensor4D } from '@tensorflow/tfjs-core';
+import { grads, memory, mul, ones, tensor2d, tensor4d, tidy, type Tensor, type Tensor3D, type Tensor4D } from '@tensorflow/tfjs-core';
 import { expect, it } from 'vitest';
 import { causalAttention } from '../../engine/tensor/causal-attention.js';
+import { rotaryEmbedding } from '../../engine/tensor/rotary-embedding.js';
 import { describeBackends } from '../kit/backends.js';
 import { checkOp, expectClose, random, toTensor, type Numbers } from '../kit/check-op.js';
 
@@ -87,6 +88,26 @@ describeBackends('causalAttention', ({ tolerance }) => {
     expect(memory().numTensors - before).toBe(0);
   });
 
+  it.each([{}, { keptProbabilities: 0 }])('rotates queries and keys as rotaryEmbedding does, and their gradients back: %o', async (options: { keptProbabilities?: number }) => {
+    const [batch, length, heads, groups, size] = [2, 5, 4, 2, 6];
+    const operands = [random([batch, length, heads, size], 2), random([batch, length, groups, size], 2), random([batch, length, groups, size]), random([batch, length, heads, size])];
+    const angles = random([batch, length, size / 2], Math.PI);
+    const [cos, sin] = [Math.cos, Math.sin].map((of) => toTensor({ ...angles, values: angles.values.map(of) }) as Tensor3D);
+    const segments = tensor2d([[1, 1, 2, 2, 2], [1, 1, 1, 1, 2]], [batch, length], 'int32');
+    const run = (attend: (...qkv: Tensor4D[]) => Tensor): Tensor[] => tidy(() => {
+      const [q, k, v, dy] = operands.map(toTensor);
+      return [attend(q as Tensor4D, k as Tensor4D, v as Tensor4D), ...grads((...xs: Tensor[]) => attend(...(xs as Tensor4D[])))([q, k, v], dy)];
+    });
+    const before = memory().numTensors;
+    const inside = run((q, k, v) => causalAttention(q, k, v, segments, { ...options, rope: { cos, sin } }));
+    const apart = run((q, k, v) => causalAttention(rotaryEmbedding(q, cos, sin), rotaryEmbedding(k, cos, sin), v, segments, options));
+    for (const [i, what] of ['value', 'gradient to q', 'gradient to k', 'gradient to v'].entries()) {
+      expectClose(await inside[i].data(), await apart[i].data(), tolerance, what);
+    }
+    for (const tensor of [...inside, ...apart]) tensor.dispose();
+    expect(memory().numTensors - before).toBe(0);
+  });
+
   it('stays finite where scores are huge', async () => {
     const big = random([1, 4, 1, 8], 300);
     const segments = [[1, 1, 1, 1]];
@@ -104,5 +125,8 @@ describeBackends('causalAttention', ({ tolerance }) => {
     expect(() => causalAttention(ones([1, 2, 3, 4]), ones([1, 2, 1, 8]), ones([1, 2, 1, 8]), segments)).toThrow('causalAttention: k: expected shape [1,2,Hkv,4], got [1,2,1,8]');
     expect(() => causalAttention(ones([1, 2, 2, 4]), ones([1, 2, 2, 4]), ones([1, 2, 1, 4]), segments)).toThrow('causalAttention: v: expected shape [1,2,2,4], got [1,2,1,4]');
     expect(() => causalAttention(ones([1, 2, 2, 4]), ones([1, 2, 2, 4]), ones([1, 2, 2, 4]), segments, { window: 0 })).toThrow('causalAttention: window: expected a positive whole number, got 0');
+    const rope = (half: number) => ({ cos: ones([1, 2, half]) as Tensor3D, sin: ones([1, 2, 2]) as Tensor3D });
+    expect(() => causalAttention(ones([1, 2, 2, 3]), ones([1, 2, 2, 3]), ones([1, 2, 2, 3]), segments, { rope: rope(1) })).toThrow('causalAttention: q: expected an even D to rotate, got [1,2,2,3]');
+    expect(() => causalAttention(ones([1, 2, 2, 4]), ones([1, 2, 2, 4]), ones([1, 2, 2, 4]), segments, { rope: rope(4) })).toThrow('causalAttention: cos: expected shape [1,2,2], got [1,2,4]');
   });
 });

@@ -4,7 +4,7 @@ import { adamWProgram, gradientNormProgram, gradientSquaresProgram } from '../..
 import { attentionDeltaProgram, attentionKeyGradientProgram, attentionQueryGradientProgram } from '../../engine/cuda/programs/attention-backward.cu.js';
 import { attentionBoundsProgram } from '../../engine/cuda/programs/attention-bounds.cu.js';
 import { attentionProgram } from '../../engine/cuda/programs/attention-forward.cu.js';
-import { attentionWgmmaProgram } from '../../engine/cuda/programs/attention-wgmma-forward.cu.js';
+import { attentionWgmmaProgram, forwardTiles } from '../../engine/cuda/programs/attention-wgmma-forward.cu.js';
 import { attentionWgmmaKeyGradientProgram } from '../../engine/cuda/programs/attention-wgmma-key-gradient.cu.js';
 import { attentionWgmmaQueryGradientProgram } from '../../engine/cuda/programs/attention-wgmma-query-gradient.cu.js';
 import { rmsNormGradProgram, rmsNormProgram, rotaryProgram, swiGluGradProgram, swiGluProgram } from '../../engine/cuda/programs/block-ops.cu.js';
@@ -28,10 +28,13 @@ export function catalogue(): CudaProgram[] {
     ...decodingPrograms(),
     adamWProgram(3), gradientNormProgram(), gradientSquaresProgram(3), addGradientsProgram(3, true), addGradientsProgram(3, false),
     attentionBoundsProgram(attention[0]),
-    ...attention.flatMap((shape) => [attentionProgram(shape), attentionDeltaProgram(shape), attentionKeyGradientProgram(shape), attentionQueryGradientProgram(shape)]),
-    ...attention.flatMap((shape) => [attentionWgmmaProgram, attentionWgmmaQueryGradientProgram, attentionWgmmaKeyGradientProgram].map((program) => program(shape, 132))),
+    ...attention.flatMap((shape) => [attentionProgram(shape), attentionDeltaProgram(shape), attentionWgmmaProgram(shape, 132)]),
+    attentionWgmmaProgram(attention[3], 132, { ...forwardTiles(), sectors: true }),
+    ...[...attention, ...attention.map((shape) => ({ ...shape, rotated: true }))].flatMap((shape) => [
+      attentionKeyGradientProgram(shape), attentionQueryGradientProgram(shape), attentionWgmmaQueryGradientProgram(shape, 132), attentionWgmmaKeyGradientProgram(shape, 132),
+    ]),
     ...[576, 8192, 33].flatMap((columns) => [rmsNormProgram('bf16', 'f32', 2, columns), rmsNormGradProgram('bf16', 'bf16', 'f32', undefined, 2, columns), rmsNormGradProgram('bf16', 'bf16', 'f32', 'bf16', 2, columns)]), rmsNormProgram('f32', 'f32', 2, 3200), rmsNormGradProgram('f32', 'f32', 'f32', 'f32', 2, 3200),
-    rotaryProgram('bf16', 64, 32), rotaryProgram('f32', 66, 33), swiGluProgram('bf16', 'bf16', 'bf16', 99, 33), swiGluProgram('bf16', 'bf16', 'bf16', 96, 32), swiGluProgram('f32', 'f32', 'f32', 99, 33),
+    rotaryProgram('bf16', [64], 32), rotaryProgram('bf16', [64, 32], 32), rotaryProgram('f32', [66], 33), swiGluProgram('bf16', 'bf16', 'bf16', 99, 33), swiGluProgram('bf16', 'bf16', 'bf16', 96, 32), swiGluProgram('f32', 'f32', 'f32', 99, 33),
     swiGluGradProgram('bf16', 'bf16', 'bf16', 99), swiGluGradProgram('f32', 'f32', 'f32', 99),
     dequantizeNf4Program('bf16', 99), dequantizeNf4Program('f32', 99), dequantizeInt8Program('bf16', 99), dequantizeInt8Program('f32', 99),
     dropoutProgram('bf16', 'bf16', 99), dropoutProgram('f32', 'f32', 99), dropoutAddProgram(99), uniformNoiseProgram(99),

@@ -5,7 +5,8 @@ import { RotaryEmbedding, type RotaryEmbeddingAttrs, type RotaryEmbeddingInputs 
 import { SwiGlu, SwiGluGrad, type SwiGluGradInputs, type SwiGluInputs } from '../../tensor/swi-glu.js';
 import { cudaKernel } from '../backend.js';
 import type { Format } from '../program.js';
-import { rmsNormGradProgram, rmsNormProgram, rotaryProgram, swiGluGradProgram, swiGluProgram } from '../programs/block-ops.cu.js';
+import { rotated } from '../rotary.js';
+import { rmsNormGradProgram, rmsNormProgram, swiGluGradProgram, swiGluProgram } from '../programs/block-ops.cu.js';
 import { dropoutArguments, dropoutProgram } from '../programs/dropout.cu.js';
 
 /** Whether a result may have room at the ends of its rows. */
@@ -27,15 +28,7 @@ export const blockOpKernels = [
     ]);
     return dx;
   }),
-  cudaKernel<RotaryEmbeddingInputs, RotaryEmbeddingAttrs>(RotaryEmbedding, ({ inputs: { x, cos, sin }, attrs: { inverse }, backend }) => {
-    const [, , heads, headSize] = x.shape;
-    const size = util.sizeFromShape(x.shape);
-    const y = backend.make(x.shape, 'float32', backend.format(x), RotaryEmbedding);
-    backend.launch(rotaryProgram(backend.format(x), size, headSize / 2), [
-      backend.pointer(y), backend.pointer(x), backend.pointer(cos), backend.pointer(sin), { i64: size / 2 }, heads, headSize / 2, { f32: inverse ? -1 : 1 },
-    ]);
-    return y;
-  }),
+  cudaKernel<RotaryEmbeddingInputs, RotaryEmbeddingAttrs>(RotaryEmbedding, ({ inputs: { x, cos, sin }, attrs: { inverse }, backend }) => rotated(backend, [x], { cos, sin }, inverse)[0]),
   cudaKernel<SwiGluInputs>(SwiGlu, ({ inputs: { gate, up }, backend }) => {
     const size = util.sizeFromShape(gate.shape), columns = gate.shape.at(-1)!, rows = columns === 0 ? 0 : size / columns, format = backend.format(gate);
     // A linear layer comes next.

@@ -6,6 +6,7 @@
  */
 import { ceilDiv, type CudaProgram } from '../program.js';
 import { fetchKeys, keyRange, mmaCommon, OWN_ROWS, SHARED_LIMIT, tileStride, WARPS } from './attention-mma.cu.js';
+import { rotationCommon, rotationKey } from './attention-rotation.cu.js';
 import type { AttentionShape } from './attention-shape.js';
 
 /** Keys of a tile in the pass over queries. */
@@ -13,38 +14,51 @@ const KEYS = 64;
 /** Queries of a tile in the pass over keys. */
 const QUERIES = 32;
 
-/** delta [B,H,stateLength]: the dot product of each row of out with its gradient. A warp a row. Args: delta, out, dOut, length, stateLength, heads, rows. */
+/** A warp's 16 rows of accumulators, times scale, as bf16 to their rows of a tile that nobody else reads any longer. */
+const placeRows = /* cuda */ `
+__device__ __forceinline__ void placeRows(bf16* rows, const float (&d)[DP / 8][4], float scale) {
+  int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+  #pragma unroll
+  for (int j = 0; j < DP / 8; j++)
+    #pragma unroll
+    for (int h = 0; h < 2; h++) *(u32*)(rows + (g + 8 * h) * DS + j * 8 + 2 * t) = packBf16(d[j][2 * h] * scale, d[j][2 * h + 1] * scale);
+  __syncwarp();
+}
+`;
+
+/** delta [B,H,stateLength]: the dot product of each row of out with its gradient. A warp a row. Args: delta, out, dOut, length, stateLength, heads, rows, out's stride (from position to position). */
 export const attentionDeltaProgram = ({ batch, length, heads, headSize }: AttentionShape): CudaProgram => ({
   key: `attention_delta_${headSize}`,
   entry: 'attention_delta',
   grid: [ceilDiv(batch * length * heads, 8), 1, 1],
   block: [256, 1, 1],
-  source: () => /* cuda */ `extern "C" __global__ void attention_delta(float* delta, const bf16* out, const bf16* dOut, int length, int stateLength, int heads, i64 rows) {
+  source: () => /* cuda */ `extern "C" __global__ void attention_delta(float* delta, const bf16* out, const bf16* dOut, int length, int stateLength, int heads, i64 rows, int outStride) {
   i64 row = (i64)blockIdx.x * 8 + (threadIdx.x >> 5);
   if (row >= rows) return;
-  const u32* a = (const u32*)(out + row * ${headSize}); const u32* b = (const u32*)(dOut + row * ${headSize});
+  i64 position = row / heads;
+  const u32* a = (const u32*)(out + position * outStride + row % heads * ${headSize}); const u32* b = (const u32*)(dOut + row * ${headSize});
   float sum = 0.f;
   for (int i = threadIdx.x & 31; i < ${headSize / 2}; i += 32) sum += lowHalf(a[i]) * lowHalf(b[i]) + highHalf(a[i]) * highHalf(b[i]);
   sum = warpSum(sum);
-  i64 position = row / heads;
   if ((threadIdx.x & 31) == 0) delta[((position / length) * heads + row % heads) * stateLength + position % length] = sum;
 }`,
 });
 
-/** dq [B,T,H,D]. Args: dq, dOut, q, k, v, logSum, delta, bounds, length, stateLength, heads, kvHeads, batches, scale. */
-export const attentionQueryGradientProgram = ({ batch, length, heads, headSize }: AttentionShape): CudaProgram => {
+/** dq [B,T,H,D]. Args: dq, dOut, q, k, v, logSum, delta, bounds, cos, sin (of shapes that are rotated), length, stateLength, heads, kvHeads, batches, scale. */
+export const attentionQueryGradientProgram = ({ batch, length, heads, headSize, rotated }: AttentionShape): CudaProgram => {
   const bytes = (stages: number) => (2 * OWN_ROWS + 2 * stages * KEYS) * tileStride(headSize) * 2;
   const stages = bytes(2) <= SHARED_LIMIT ? 2 : 1;
   return {
-    key: `attention_dq_${headSize}`,
+    key: `attention_dq_${headSize}${rotationKey(rotated)}`,
     entry: 'attention_dq',
     grid: [ceilDiv(length, OWN_ROWS), heads, batch],
     block: [WARPS * 32, 1, 1],
     sharedBytes: bytes(stages),
-    source: () => mmaCommon(headSize) + /* cuda */ `
+    source: () => mmaCommon(headSize) + (rotated ? rotationCommon(headSize) + placeRows : '') + /* cuda */ `
 constexpr int BM = ${OWN_ROWS}, BN = ${KEYS}, STAGES = ${stages};
 extern "C" __global__ void __launch_bounds__(THREADS) attention_dq(bf16* dq, const bf16* dOut, const bf16* q, const bf16* k, const bf16* v,
-    const float* logSum, const float* delta, const int* bounds, int length, int stateLength, int heads, int kvHeads, int batches, float scale) {
+    const float* logSum, const float* delta, const int* bounds, const float* cosines, const float* sines, int length, int stateLength, int heads, int kvHeads, int batches,
+    float scale) {
   extern __shared__ __align__(16) unsigned char shared[];
   bf16* sQ = (bf16*)shared; bf16* sO = sQ + BM * DS; bf16* sK = sO + BM * DS; bf16* sV = sK + STAGES * BN * DS;
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
@@ -88,7 +102,15 @@ ${fetchKeys}  if (tileBegin < tileEnd) fetchKeys(tileBegin, 0); else commitCopie
     __syncthreads();
   }
   waitCopies<0>(); // with no key tile the queries are still on their way
-  #pragma unroll
+  ${rotated
+    ? `__syncthreads();
+  Angles angles;
+  i64 angle = ((i64)batch * length + warpRow) * HALF;
+  loadAngles(angles, cosines + angle, sines + angle, length - warpRow);
+  bf16* rows = sQ + warp * 16 * DS;
+  placeRows(rows, d, scale);
+  storeTurnedBack(dq + headAt + warpRow * qStride, heads * D, length - warpRow, angles, [&](int row, int column) { return rows + row * DS + column; });`
+    : `#pragma unroll
   for (int h = 0; h < 2; h++) {
     int row = warpRow + g + 8 * h;
     if (row >= length) continue;
@@ -98,25 +120,26 @@ ${fetchKeys}  if (tileBegin < tileEnd) fetchKeys(tileBegin, 0); else commitCopie
       int column = j * 8 + 2 * t;
       if (column < D) *(u32*)(to + column) = packBf16(d[j][2 * h] * scale, d[j][2 * h + 1] * scale);
     }
-  }
+  }`}
 }`,
   };
 };
 
 /**
  * dk and dv [B,T,Hkv,D]; a block owns a tile of keys of one key head and sums over the queries of all its query heads.
- * Args: dk, dv, dOut, q, k, v, logSum, delta, bounds, length, stateLength, heads, kvHeads, batches, scale.
+ * Args: dk, dv, dOut, q, k, v, logSum, delta, bounds, cos, sin (of shapes that are rotated), length, stateLength, heads, kvHeads, batches, scale.
  */
-export const attentionKeyGradientProgram = ({ batch, length, kvHeads, headSize }: AttentionShape): CudaProgram => ({
-  key: `attention_dkv_${headSize}`,
+export const attentionKeyGradientProgram = ({ batch, length, kvHeads, headSize, rotated }: AttentionShape): CudaProgram => ({
+  key: `attention_dkv_${headSize}${rotationKey(rotated)}`,
   entry: 'attention_dkv',
   grid: [ceilDiv(length, OWN_ROWS), kvHeads, batch],
   block: [WARPS * 32, 1, 1],
   sharedBytes: (2 * OWN_ROWS + 4 * QUERIES) * tileStride(headSize) * 2 + 2 * QUERIES * 8,
-  source: () => mmaCommon(headSize) + /* cuda */ `
+  source: () => mmaCommon(headSize) + (rotated ? rotationCommon(headSize) + placeRows : '') + /* cuda */ `
 constexpr int BN = ${OWN_ROWS}, BQ = ${QUERIES};
 extern "C" __global__ void __launch_bounds__(THREADS) attention_dkv(bf16* dk, bf16* dv, const bf16* dOut, const bf16* q, const bf16* k, const bf16* v,
-    const float* logSum, const float* delta, const int* bounds, int length, int stateLength, int heads, int kvHeads, int batches, float scale) {
+    const float* logSum, const float* delta, const int* bounds, const float* cosines, const float* sines, int length, int stateLength, int heads, int kvHeads, int batches,
+    float scale) {
   extern __shared__ __align__(16) unsigned char shared[];
   bf16* sK = (bf16*)shared; bf16* sV = sK + BN * DS; bf16* sQ = sV + BN * DS; bf16* sO = sQ + 2 * BQ * DS;
   float* sLog = (float*)(sO + 2 * BQ * DS); float* sDelta = sLog + 2 * BQ;
@@ -190,9 +213,17 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_dkv(bf16* dk, bf
     for (int j = 0; j < DP / 8; j++) {
       int column = j * 8 + 2 * t;
       if (column >= D) continue;
-      *(u32*)(dk + at + column) = packBf16(dK[j][2 * h] * scale, dK[j][2 * h + 1] * scale);
-      *(u32*)(dv + at + column) = packBf16(dV[j][2 * h], dV[j][2 * h + 1]);
+      ${rotated ? '' : '*(u32*)(dk + at + column) = packBf16(dK[j][2 * h] * scale, dK[j][2 * h + 1] * scale);\n      '}*(u32*)(dv + at + column) = packBf16(dV[j][2 * h], dV[j][2 * h + 1]);
     }
   }
-}`,
+${rotated
+    ? `  __syncthreads(); // with no query the keys are still on their way
+  Angles angles;
+  i64 angle = ((i64)batch * length + warpKey) * HALF;
+  loadAngles(angles, cosines + angle, sines + angle, length - warpKey);
+  bf16* rows = sK + warp * 16 * DS;
+  placeRows(rows, dK, scale);
+  storeTurnedBack(dk + kvAt + warpKey * kvStride, kvHeads * D, length - warpKey, angles, [&](int row, int column) { return rows + row * DS + column; });
+`
+    : ''}}`,
 });

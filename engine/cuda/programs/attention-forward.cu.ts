@@ -11,8 +11,8 @@ import type { AttentionShape } from './attention-shape.js';
 const KEYS = 64;
 
 /**
- * out [B,T,H,D] and logSum [B,H,stateLength] (base 2, of the scaled scores) from q [B,T,H,D], k and v [B,T,Hkv,D].
- * Args: out, logSum, q, k, v, bounds, length, stateLength, heads, kvHeads, batches, scale.
+ * out [B,T,H,D], whose positions may lie apart (zeros between them), and logSum [B,H,stateLength] (base 2, of the scaled scores) from
+ * q [B,T,H,D], k and v [B,T,Hkv,D]. Args: out, logSum, q, k, v, bounds, length, stateLength, heads, kvHeads, batches, scale, out's stride.
  */
 export const attentionProgram = ({ batch, length, heads, headSize }: AttentionShape): CudaProgram => ({
   key: `attention_${headSize}`,
@@ -23,7 +23,7 @@ export const attentionProgram = ({ batch, length, heads, headSize }: AttentionSh
   source: () => mmaCommon(headSize) + /* cuda */ `
 constexpr int BM = ${OWN_ROWS}, BN = ${KEYS};
 extern "C" __global__ void __launch_bounds__(THREADS, 3) attention(bf16* out, float* logSum, const bf16* q, const bf16* k, const bf16* v,
-    const int* bounds, int length, int stateLength, int heads, int kvHeads, int batches, float scale) {
+    const int* bounds, int length, int stateLength, int heads, int kvHeads, int batches, float scale, int outStride) {
   extern __shared__ __align__(16) unsigned char shared[];
   bf16* sK = (bf16*)shared; bf16* sV = sK + 2 * BN * DS;
   bf16* sQ = sV + BN * DS; // moved to registers before the second buffer of values is filled
@@ -110,7 +110,8 @@ ${fetchKeys}  static_assert(BM <= BN, "the queries borrow a buffer of values");
     float inverse = total > 0.f ? 1.f / total : 0.f;
     // A row without keys weighs nothing in the backward pass either: exp2(s - infinity) = 0.
     if (t == 0) logSum[((i64)batch * heads + head) * stateLength + row] = total > 0.f ? top[h] * scaleLog2 + log2f(total) : INFINITY_F;
-    bf16* to = out + ((i64)batch * length + row) * qStride + head * D;
+    bf16* position = out + ((i64)batch * length + row) * outStride; bf16* to = position + head * D;
+    if (head == 0) for (int column = heads * D + 8 * t; column < outStride; column += 32) storePack<8>(position + column, Pack<bf16, 8>{});
     #pragma unroll
     for (int j = 0; j < DP / 8; j++) {
       int column = j * 8 + 2 * t;

@@ -7,6 +7,8 @@ export interface AttentionShape {
   heads: number;
   kvHeads: number;
   headSize: number;
+  /** Queries and keys were rotated: their gradients are turned back by the angles of their positions. @default false */
+  rotated?: boolean;
 }
 
 /** Largest head size: beyond it the accumulators do not fit the registers. */

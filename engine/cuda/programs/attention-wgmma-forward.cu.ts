@@ -14,8 +14,8 @@ import { copyKeyTiles, keyTiles, outputColumns, queryRings, tilesKey, wgmmaBlock
 export const forwardTiles = (): WgmmaTiles => ({ groups: 2, streamed: 128, stages: 2, buffers: 1, turns: true });
 
 /**
- * out [B,T,H,D] and logSum [B,H,stateLength] (base 2, of the scaled scores).
- * Args: maps of q (whole, last), k, v; out, logSum, bounds, length, stateLength, heads, kvHeads, batches, section, scale.
+ * out [B,T,H,D], whose positions may lie apart (zeros between them), and logSum [B,H,stateLength] (base 2, of the scaled scores).
+ * Args: maps of q (whole, last), k, v; out, logSum, bounds, length, stateLength, heads, kvHeads, batches, section, out's stride, scale.
  */
 export const attentionWgmmaProgram = ({ batch, length, heads, headSize }: AttentionShape, multiprocessors: number, tiles = forwardTiles()): CudaProgram => ({
   key: `attention_wgmma_${headSize}_${tilesKey(tiles)}`,
@@ -24,12 +24,12 @@ export const attentionWgmmaProgram = ({ batch, length, heads, headSize }: Attent
   block: wgmmaBlock(tiles),
   sharedBytes: wgmmaSharedBytes(headSize, tiles, 1, 2),
   architecture: 'sm_90a',
-  source: () => wgmmaCommon(headSize, tiles, [tiles.streamed, outputColumns(headSize)]) + keyTiles + /* cuda */ `
+  source: () => wgmmaCommon(headSize, tiles, [tiles.streamed, outputColumns(headSize, tiles.sectors)]) + keyTiles + /* cuda */ `
 constexpr int BN = STREAMED;
 extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
     const __grid_constant__ TensorMap qWhole, const __grid_constant__ TensorMap qLast, const __grid_constant__ TensorMap kWhole,
     const __grid_constant__ TensorMap kLast, const __grid_constant__ TensorMap vWhole, const __grid_constant__ TensorMap vLast,
-    bf16* out, float* logSum, const int* bounds, int length, int stateLength, int heads, int kvHeads, int batches, int section, float scale) {
+    bf16* out, float* logSum, const int* bounds, int length, int stateLength, int heads, int kvHeads, int batches, int section, int outStride, float scale) {
   extern __shared__ unsigned char raw[];
   __shared__ __align__(8) u64 barriers[4 + 2 * OWN + 4 * STAGES];
   __shared__ Slot slots[2];
@@ -54,10 +54,12 @@ ${queryRings}
       Work work = findWork(range.piece, count, heads, batches, section);
       int first = (count - 1 - work.tile) * ROWS, groupRow = first + (group - 1) * 64, warpRow = groupRow + warp * 16;
       const int* begins = bounds + (i64)work.batch * length;
-      bf16* to = out + (((i64)work.batch * length + groupRow) * heads + work.head) * D;
+      bf16* rows = out + ((i64)work.batch * length + groupRow) * outStride;
+      bf16* to = rows + work.head * D;
       float* log = logSum + ((i64)work.batch * heads + work.head) * stateLength;
+      if (work.head == 0) clearRoom(rows, heads * D, outStride, length - groupRow, warp);
       if (range.steps == 0) {
-        clearRows(to, (i64)heads * D, length - groupRow, warp);
+        clearRows(to, outStride, length - groupRow, warp);
         if (lane < 16 && warpRow + lane < length) log[warpRow + lane] = INFINITY_F;
         continue;
       }
@@ -165,7 +167,7 @@ ${queryRings}
       if (lane == 0) arrive(emptyV + 8 * values.at);
       values.next();
       syncGroup(group, 128); // nobody reads the queries any more
-      storeRows(to, (i64)heads * D, length - groupRow, tiles + tileAt, o, inverse, shift, warp);
+      storeRows(to, outStride, length - groupRow, tiles + tileAt, o, inverse, shift, warp);
       fenceAsync();
       __syncwarp();
       if (lane == 0) arrive(emptyQ + 8 * own.at);

@@ -7,6 +7,7 @@
  * products: 32 heads of 100: 400 to 430 (portable 155); 32/8 heads of 128: 488. Tiles of 64 gave 388 where 80 gave 414, of 48 363.
  */
 import { ceilDiv, type CudaProgram } from '../program.js';
+import { rotationCommon, rotationKey } from './attention-rotation.cu.js';
 import type { AttentionShape } from './attention-shape.js';
 import { outputColumns, tilesKey, wgmmaBlock, wgmmaCommon, wgmmaGrid, wgmmaSharedBytes, type WgmmaTiles } from './attention-wgmma.cu.js';
 
@@ -16,18 +17,19 @@ export const keyGradientTiles = (headSize: number): WgmmaTiles =>
 
 /**
  * dk and dv [B,T,Hkv,D].
- * Args: maps of q (whole, last), dOut, k, v; dk, dv, logSum, delta, bounds, length, stateLength, heads, kvHeads, batches, section, scale.
+ * Args: maps of q (whole, last), dOut, k, v; dk, dv, logSum, delta, bounds, cos, sin (of shapes that are rotated), length, stateLength, heads,
+ * kvHeads, batches, section, scale.
  */
 export const attentionWgmmaKeyGradientProgram = (
-  { batch, length, kvHeads, headSize }: AttentionShape, multiprocessors: number, tiles = keyGradientTiles(headSize),
+  { batch, length, kvHeads, headSize, rotated }: AttentionShape, multiprocessors: number, tiles = keyGradientTiles(headSize),
 ): CudaProgram => ({
-  key: `attention_wgmma_dkv_${headSize}_${tilesKey(tiles)}`,
+  key: `attention_wgmma_dkv_${headSize}_${tilesKey(tiles)}${rotationKey(rotated)}`,
   entry: 'attention_wgmma_dkv',
   grid: wgmmaGrid(ceilDiv(length, tiles.groups * 64) * kvHeads * batch, multiprocessors),
   block: wgmmaBlock(tiles),
   sharedBytes: wgmmaSharedBytes(headSize, tiles, 2, 2),
   architecture: 'sm_90a',
-  source: () => wgmmaCommon(headSize, tiles, [tiles.streamed, outputColumns(headSize)]) + /* cuda */ `
+  source: () => wgmmaCommon(headSize, tiles, [tiles.streamed, outputColumns(headSize, tiles.sectors)]) + (rotated ? rotationCommon(headSize) : '') + /* cuda */ `
 constexpr int BQ = STREAMED;
 /** Query tiles from first on, of each head, that see some key of a tile. */
 __device__ __forceinline__ int lastQuery(const int* ends, int first, int length) {
@@ -39,7 +41,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma_dkv(
     const __grid_constant__ TensorMap qWhole, const __grid_constant__ TensorMap qLast, const __grid_constant__ TensorMap oWhole,
     const __grid_constant__ TensorMap oLast, const __grid_constant__ TensorMap kWhole, const __grid_constant__ TensorMap kLast,
     const __grid_constant__ TensorMap vWhole, const __grid_constant__ TensorMap vLast, bf16* dk, bf16* dv,
-    const float* logSum, const float* delta, const int* bounds, int length, int stateLength, int heads, int kvHeads, int batches, int section, float scale) {
+    const float* logSum, const float* delta, const int* bounds, const float* cosines, const float* sines, int length, int stateLength, int heads, int kvHeads, int batches, int section, float scale) {
   extern __shared__ unsigned char raw[];
   __shared__ __align__(8) u64 barriers[4 + 2 * OWN + 4 * STAGES];
   __shared__ Slot slots[2];
@@ -99,8 +101,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma_dkv(
   } else {
     moreRegisters<COMPUTE_REGISTERS>();
     int thread = threadIdx.x & 127, warp = thread >> 5, g = lane >> 2, t = lane & 3;
-    float dK[DN / 2], dV[DN / 2], s[BQ / 2], p[BQ / 2], scaleLog2 = scale * LOG2E;
-    u32 a[BQ / 4], b[BQ / 4];
+    float scaleLog2 = scale * LOG2E;
     beginTurns(group);
     for (;;) {
       Slot range = accept(slots, fullS, emptyS, slot);
@@ -114,6 +115,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma_dkv(
         clearRows(dv + at, rowStride, length - groupRow, warp);
         continue;
       }
+      float dK[DN / 2], dV[DN / 2], s[BQ / 2], p[BQ / 2]; // free for the angles at the end
+      u32 a[BQ / 4], b[BQ / 4];
       int key[2], lowest = SEES_NOTHING;
       u32 seen[2]; // queries that see a key: key … key + seen - 1
       #pragma unroll
@@ -126,6 +129,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma_dkv(
       lowest = __reduce_min_sync(0xffffffffu, lowest);
       #pragma unroll
       for (int i = 0; i < DN / 2; i++) { dK[i] = 0.f; dV[i] = 0.f; }
+      #pragma unroll
+      for (int i = 0; i < BQ / 2; i++) s[i] = p[i] = 0.f; // so that nothing of the piece before is kept in them
 
       int shift = shiftOf(work.head);
       u32 tileAt = own.at * sharedBytes(ROWS) + (group - 1) * sharedBytes(64);
@@ -199,8 +204,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma_dkv(
       if (lane == 0) { arrive(emptyQ + 8 * before); arrive(emptyO + 8 * before); }
       syncGroup(group, 128); // nobody reads the keys and values any more
       float scales[2] = { scale, scale }, ones[2] = { 1.f, 1.f };
-      storeRows(dk + at, rowStride, length - groupRow, kTile, dK, scales, shift, warp);
+      ${rotated
+        ? `Angles angles;
+      i64 angle = ((i64)work.batch * length + warpRow) * HALF;
+      loadAngles(angles, cosines + angle, sines + angle, length - warpRow);
+      placeRows(kTile, dK, scales, warp);
       storeRows(dv + at, rowStride, length - groupRow, vTile, dV, ones, shift, warp);
+      storeTurnedBack(dk + at + warp * 16 * rowStride, kvHeads * D, length - warpRow, angles, [&](int row, int column) { return inTile(kTile, warp * 16 + row, column + shift); });`
+        : `storeRows(dk + at, rowStride, length - groupRow, kTile, dK, scales, shift, warp);
+      storeRows(dv + at, rowStride, length - groupRow, vTile, dV, ones, shift, warp);`}
       fenceAsync();
       __syncwarp();
       if (lane == 0) arrive(emptyK + 8 * own.at);

@@ -7,6 +7,7 @@
  * 353 where 128 gave 412, of 80 with two buffers 326, three warpgroups with tiles of 64 319.
  */
 import { ceilDiv, type CudaProgram } from '../program.js';
+import { rotationCommon, rotationKey } from './attention-rotation.cu.js';
 import type { AttentionShape } from './attention-shape.js';
 import { copyKeyTiles, keyTiles, outputColumns, queryRings, tilesKey, wgmmaBlock, wgmmaCommon, wgmmaGrid, wgmmaSharedBytes, type WgmmaTiles } from './attention-wgmma.cu.js';
 
@@ -15,24 +16,26 @@ export const queryGradientTiles = (headSize: number): WgmmaTiles => ({ groups: 2
 
 /**
  * dq [B,T,H,D] and delta [B,H,stateLength].
- * Args: maps of q (whole, last), dOut, k, v; dq, delta, out, logSum, bounds, length, stateLength, heads, kvHeads, batches, section, scale.
+ * Args: maps of q (whole, last), dOut, k, v; dq, delta, out, logSum, bounds, cos, sin (of shapes that are rotated), length, stateLength, heads,
+ * kvHeads, batches, section, out's stride, scale.
  */
 export const attentionWgmmaQueryGradientProgram = (
-  { batch, length, heads, headSize }: AttentionShape, multiprocessors: number, tiles = queryGradientTiles(headSize),
+  { batch, length, heads, headSize, rotated }: AttentionShape, multiprocessors: number, tiles = queryGradientTiles(headSize),
 ): CudaProgram => ({
-  key: `attention_wgmma_dq_${headSize}_${tilesKey(tiles)}`,
+  key: `attention_wgmma_dq_${headSize}_${tilesKey(tiles)}${rotationKey(rotated)}`,
   entry: 'attention_wgmma_dq',
   grid: wgmmaGrid(ceilDiv(length, tiles.groups * 64) * heads * batch, multiprocessors),
   block: wgmmaBlock(tiles),
   sharedBytes: wgmmaSharedBytes(headSize, tiles, 2, 2),
   architecture: 'sm_90a',
-  source: () => wgmmaCommon(headSize, tiles, [tiles.streamed, outputColumns(headSize)]) + keyTiles + /* cuda */ `
+  source: () => wgmmaCommon(headSize, tiles, [tiles.streamed, outputColumns(headSize, tiles.sectors)]) + keyTiles + (rotated ? rotationCommon(headSize) : '') + /* cuda */ `
 constexpr int BN = STREAMED;
 extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma_dq(
     const __grid_constant__ TensorMap qWhole, const __grid_constant__ TensorMap qLast, const __grid_constant__ TensorMap oWhole,
     const __grid_constant__ TensorMap oLast, const __grid_constant__ TensorMap kWhole, const __grid_constant__ TensorMap kLast,
     const __grid_constant__ TensorMap vWhole, const __grid_constant__ TensorMap vLast, bf16* dq, float* delta, const bf16* out,
-    const float* logSum, const int* bounds, int length, int stateLength, int heads, int kvHeads, int batches, int section, float scale) {
+    const float* logSum, const int* bounds, const float* cosines, const float* sines, int length, int stateLength, int heads, int kvHeads, int batches, int section,
+    int outStride, float scale) {
   extern __shared__ unsigned char raw[];
   __shared__ __align__(8) u64 barriers[4 + 2 * OWN + 4 * STAGES];
   __shared__ Slot slots[2];
@@ -51,8 +54,7 @@ ${queryRings}  Ring<STAGES> ring;
   } else {
     moreRegisters<COMPUTE_REGISTERS>();
     int thread = threadIdx.x & 127, warp = thread >> 5, g = lane >> 2, t = lane & 3;
-    float d[DN / 2], s[BN / 2], p[BN / 2], scaleLog2 = scale * LOG2E;
-    u32 a[BN / 4];
+    float scaleLog2 = scale * LOG2E;
     beginTurns(group);
     for (;;) {
       Slot range = accept(slots, fullS, emptyS, slot);
@@ -66,6 +68,8 @@ ${queryRings}  Ring<STAGES> ring;
         if (lane < 16 && warpRow + lane < length) delta[stateAt + warpRow + lane] = 0.f;
         continue;
       }
+      float d[DN / 2], s[BN / 2], p[BN / 2]; // free for the angles at the end
+      u32 a[BN / 4];
       int begin[2];
       u32 seen[2]; // keys that a query sees: begin … begin + seen - 1
       float rowLog[2], rowDelta[2] = { 0.f, 0.f };
@@ -80,11 +84,13 @@ ${queryRings}  Ring<STAGES> ring;
         rowLog[h] = row < length ? logSum[stateAt + row] : INFINITY_F;
         #pragma unroll
         for (int i = 0; i < EACH; i++)
-          if (row < length && i * 4 + t < UNITS) y[h][i] = loadPack<VALUES>(out + at + (i64)(row - groupRow) * heads * D + (i * 4 + t) * VALUES);
+          if (row < length && i * 4 + t < UNITS) y[h][i] = loadPack<VALUES>(out + ((i64)work.batch * length + row) * outStride + work.head * D + (i * 4 + t) * VALUES);
       }
       int highest = __reduce_max_sync(0xffffffffu, max(begin[0], begin[1]));
       #pragma unroll
       for (int i = 0; i < DN / 2; i++) d[i] = 0.f;
+      #pragma unroll
+      for (int i = 0; i < BN / 2; i++) s[i] = p[i] = 0.f; // so that nothing of the piece before is kept in them
 
       int shift = shiftOf(work.head);
       u32 tileAt = own.at * sharedBytes(ROWS) + (group - 1) * sharedBytes(64);
@@ -150,12 +156,18 @@ ${queryRings}  Ring<STAGES> ring;
         before = ring.at;
         ring.next();
       }
-      waitProducts<0>();
+      ${rotated ? `Angles angles;
+      i64 angle = ((i64)work.batch * length + warpRow) * HALF;
+      loadAngles(angles, cosines + angle, sines + angle, length - warpRow);
+      ` : ''}waitProducts<0>();
       pin(d);
       if (lane == 0) arrive(emptyK + 8 * before);
       syncGroup(group, 128); // nobody reads the queries any more
       float scales[2] = { scale, scale };
-      storeRows(dq + at, (i64)heads * D, length - groupRow, qTile, d, scales, shift, warp);
+      ${rotated
+        ? `placeRows(qTile, d, scales, warp);
+      storeTurnedBack(dq + at + (i64)warp * 16 * heads * D, heads * D, length - warpRow, angles, [&](int row, int column) { return inTile(qTile, warp * 16 + row, column + shift); });`
+        : 'storeRows(dq + at, (i64)heads * D, length - groupRow, qTile, d, scales, shift, warp);'}
       fenceAsync();
       __syncwarp();
       if (lane == 0) arrive(emptyQ + 8 * own.at);

@@ -2,8 +2,8 @@
  * What attention's kernels for Hopper have in common. A block has one warpgroup that orders copies (one thread of it does) and two or
  * three that compute, 64 rows each. It takes one piece of work after the other from a counter: own tiles that stay, in one or two buffers, and tiles
  * that stream past them in stages, each with a barrier for "full" and one for "empty", so that copies run ahead into the next piece. Tiles are copied
- * in whole steps of 16 columns, from a multiple of 8 on (at others the copy engine stops with an illegal instruction): with a head size of
- * 100 an odd head begins 4 columns into its tile. What is left and right of it is other heads': the tiles that stay in shared
+ * in whole steps of 16 columns, from a multiple of 8 on (at others the copy engine stops with an illegal instruction), or of 16, so that they
+ * are whole sectors of the L2 cache: with a head size of 100 an odd head begins 4 columns into its tile, or 4, 8 or 12. What is left and right of it is other heads': the tiles that stay in shared
  * memory get zeros there, which takes it out of the scores; in the other products it ends in columns nobody stores.
  */
 import { ceilDiv, type CudaProgram } from '../program.js';
@@ -21,36 +21,45 @@ export interface WgmmaTiles {
   buffers: 1 | 2;
   /** Warpgroups start their products in turn, so that one's exponentials meet another's products. @default false */
   turns?: boolean;
+  /** Tiles begin at multiples of 32 bytes: fewer sectors of the L2 cache are read, products have a few columns more; needs `fitsSectors`. @default false */
+  sectors?: boolean;
 }
 
 /** Columns of a chunk: 128 bytes. */
 const CHUNK = 64;
 
-/** Most columns between a multiple of 8 and the start of a head. */
-const mostShift = (headSize: number): number => (headSize % 8 === 0 ? 0 : headSize % 4 === 0 ? 4 : 6);
+/** Columns that a tile begins at multiples of. */
+const beginStep = (sectors = false): number => (sectors ? 16 : 8);
+
+/** Most columns between such a multiple and the start of a head. */
+const mostShift = (headSize: number, sectors?: boolean): number => beginStep(sectors) - Math.min(beginStep(sectors), headSize & -headSize);
 
 /** Columns of a tile: whole steps of 16. */
-const tileColumns = (headSize: number): number => ceilDiv(headSize + mostShift(headSize), 16) * 16;
+const tileColumns = (headSize: number, sectors?: boolean): number => ceilDiv(headSize + mostShift(headSize, sectors), 16) * 16;
 
-const chunks = (headSize: number): number => ceilDiv(tileColumns(headSize), CHUNK);
+const chunks = (headSize: number, sectors?: boolean): number => ceilDiv(tileColumns(headSize, sectors), CHUNK);
 
 /** Columns of a product whose rows are as long as a head's: whole steps of 8, where inner dimensions have steps of 16. */
-export const outputColumns = (headSize: number): number => ceilDiv(headSize + mostShift(headSize), 8) * 8;
+export const outputColumns = (headSize: number, sectors?: boolean): number => ceilDiv(headSize + mostShift(headSize, sectors), 8) * 8;
 
 /** Columns of the boxes that a tile is copied in. */
-export const boxColumns = (headSize: number): number[] =>
-  Array.from({ length: chunks(headSize) }, (_, i) => Math.min(CHUNK, tileColumns(headSize) - i * CHUNK));
+export const boxColumns = (headSize: number, sectors?: boolean): number[] =>
+  Array.from({ length: chunks(headSize, sectors) }, (_, i) => Math.min(CHUNK, tileColumns(headSize, sectors) - i * CHUNK));
 
 /** Bytes of a tile in shared memory. */
-const tileBytes = (headSize: number, rows: number): number => chunks(headSize) * rows * 128;
+const tileBytes = (headSize: number, rows: number, sectors?: boolean): number => chunks(headSize, sectors) * rows * 128;
 
 /** Shared memory of `own` tiles of a block's own rows a buffer and `streamed` tiles a stage; the first starts at a multiple of 1,024. */
 export const wgmmaSharedBytes = (headSize: number, tiles: WgmmaTiles, own: number, streamed: number): number =>
-  1024 + tiles.buffers * own * tileBytes(headSize, tiles.groups * 64) + tiles.stages * streamed * tileBytes(headSize, tiles.streamed);
+  1024 + tiles.buffers * own * tileBytes(headSize, tiles.groups * 64, tiles.sectors) + tiles.stages * streamed * tileBytes(headSize, tiles.streamed, tiles.sectors);
 
 /** The copy engine needs rows that start at multiples of 16 bytes, the scores a key head that begins where its query heads do. */
 export const fitsCopyEngine = ({ heads, kvHeads, headSize }: AttentionShape): boolean =>
   (heads * headSize) % 8 === 0 && (headSize % 8 === 0 || heads === kvHeads) && tileColumns(headSize) <= 2 * CHUNK;
+
+/** Whether tiles may begin at multiples of 32 bytes, and whether that makes a difference. */
+export const fitsSectors = (shape: AttentionShape): boolean =>
+  fitsCopyEngine(shape) && shape.headSize % 16 !== 0 && shape.heads === shape.kvHeads && tileColumns(shape.headSize, true) <= 2 * CHUNK;
 
 /** Registers of a thread that orders copies, and of one that computes: 64 Ki for all. */
 const registers = (groups: number) => (groups === 2 ? [40, 232] : [32, 160]);
@@ -62,7 +71,7 @@ const SECTION_BYTES = 32 << 20;
 export const sectionHeads = ({ length, headSize }: AttentionShape, pairs: number): number => ceilDiv(pairs, ceilDiv(pairs * 4 * length * headSize, SECTION_BYTES));
 
 /** The part of a kernel's key that names its tiles. */
-export const tilesKey = ({ groups, streamed, stages, buffers, turns }: WgmmaTiles): string => `${groups}x${streamed}x${stages}x${buffers}${turns ? '_turns' : ''}`;
+export const tilesKey = ({ groups, streamed, stages, buffers, turns, sectors }: WgmmaTiles): string => `${groups}x${streamed}x${stages}x${buffers}${turns ? '_turns' : ''}${sectors ? '_sectors' : ''}`;
 
 /** A block a multiprocessor, unless there is less to do. */
 export const wgmmaGrid = (pieces: number, multiprocessors: number): CudaProgram['grid'] => [Math.min(pieces, multiprocessors), 1, 1];
@@ -71,9 +80,9 @@ export const wgmmaBlock = ({ groups }: WgmmaTiles): CudaProgram['block'] => [(gr
 
 export const wgmmaCommon = (headSize: number, tiles: WgmmaTiles, products: readonly number[]): string => {
   const [producer, consumer] = registers(tiles.groups);
-  const columns = boxColumns(headSize);
+  const columns = boxColumns(headSize, tiles.sectors);
   return `${hopperPrelude}${wgmmaProducts(products)}${/* cuda */ `
-constexpr int D = ${headSize}, DP = ${tileColumns(headSize)}, DN = ${outputColumns(headSize)}, CHUNKS = ${columns.length}, ACCESS = ${accessBytes(headSize)};
+constexpr int D = ${headSize}, DP = ${tileColumns(headSize, tiles.sectors)}, DN = ${outputColumns(headSize, tiles.sectors)}, CHUNKS = ${columns.length}, ACCESS = ${accessBytes(headSize)};
 constexpr int GROUPS = ${tiles.groups}, ROWS = GROUPS * 64, STREAMED = ${tiles.streamed}, STAGES = ${tiles.stages}, THREADS = (GROUPS + 1) * 128;
 constexpr int COPY_REGISTERS = ${producer}, COMPUTE_REGISTERS = ${consumer};
 /** Shared memory of a tile, and the bytes that are copied into it. */
@@ -85,7 +94,7 @@ constexpr u32 copiedBytes(int rows) { return DP * rows * 2; }
 __device__ __forceinline__ float exp2Fast(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
 
 /** Columns of a tile before its head's first. */
-__device__ __forceinline__ int shiftOf(int head) { return D % 8 ? head * D & 7 : 0; }
+__device__ __forceinline__ int shiftOf(int head) { return D % ${beginStep(tiles.sectors)} ? head * D & ${beginStep(tiles.sectors) - 1} : 0; }
 /** A tile of one head; maps: one for whole chunks, one for the last. */
 __device__ __forceinline__ void copyTile(u32 to, int rows, const TensorMap* whole, const TensorMap* last, u32 barrier, int head, int row, int batch) {
   #pragma unroll
@@ -116,11 +125,10 @@ template <int N> __device__ __forceinline__ void packRows(u32 (&a)[N / 2], const
   #pragma unroll
   for (int i = 0; i < N / 2; i++) a[i] = packBf16(x[2 * i], x[2 * i + 1]);
 }
-/**
- * A warp's 16 rows of accumulators, times scale[0] (rows g) and scale[1] (rows g + 8), to global memory as bf16; they pass shared
- * memory, so that whole rows are written at once. tile: the 64 rows of the warpgroup, no longer read by anyone else.
- */
-__device__ __forceinline__ void storeRows(bf16* to, i64 rowStride, int rows, unsigned char* tile, const float (&d)[DN / 2], const float (&scale)[2], int shift, int warp) {
+/** Where a value of a tile of 64 rows is. */
+__device__ __forceinline__ bf16* inTile(unsigned char* tile, int row, int column) { return (bf16*)(tile + (column >> 6) * 64 * 128 + swizzled(row, (column & 63) * 2)); }
+/** A warp's 16 rows of accumulators, times scale[0] (rows g) and scale[1] (rows g + 8), as bf16 to their rows of a tile that nobody else reads any longer. */
+__device__ __forceinline__ void placeRows(unsigned char* tile, const float (&d)[DN / 2], const float (&scale)[2], int warp) {
   int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
   #pragma unroll
   for (int j = 0; j < DN / 8; j++)
@@ -128,10 +136,22 @@ __device__ __forceinline__ void storeRows(bf16* to, i64 rowStride, int rows, uns
     for (int h = 0; h < 2; h++)
       *(u32*)(tile + (j >> 3) * 64 * 128 + swizzled(warp * 16 + g + 8 * h, (j & 7) * 16 + t * 4)) = packBf16(d[4 * j + 2 * h] * scale[h], d[4 * j + 2 * h + 1] * scale[h]);
   __syncwarp();
+}
+/** The same to global memory; they pass the tile of the warpgroup's 64 rows, so that whole rows are written at once. */
+__device__ __forceinline__ void storeRows(bf16* to, i64 rowStride, int rows, unsigned char* tile, const float (&d)[DN / 2], const float (&scale)[2], int shift, int warp) {
+  placeRows(tile, d, scale, warp);
   constexpr int VALUES = ACCESS / 2, UNITS = D / VALUES;
-  for (int i = lane; i < 16 * UNITS; i += 32) {
+  for (int i = laneNow(); i < 16 * UNITS; i += 32) {
     int row = warp * 16 + i / UNITS, column = i % UNITS * VALUES + shift;
-    if (row < rows) storePack<VALUES>(to + row * rowStride + column - shift, loadPack<VALUES>((const bf16*)(tile + (column >> 6) * 64 * 128 + swizzled(row, (column & 63) * 2))));
+    if (row < rows) storePack<VALUES>(to + row * rowStride + column - shift, loadPack<VALUES>(inTile(tile, row, column)));
+  }
+}
+/** Zeros behind the columns of a warp's 16 rows; where there is room, columns are a multiple of 8. to: the warpgroup's first row. */
+__device__ __forceinline__ void clearRoom(bf16* to, int columns, int stride, int rows, int warp) {
+  int units = (stride - columns) >> 3;
+  for (int i = laneNow(); i < 16 * units; i += 32) {
+    int row = warp * 16 + i / units;
+    if (row < rows) storePack<8>(to + (i64)row * stride + columns + i % units * 8, Pack<bf16, 8>{});
   }
 }
 constexpr int OWN = ${tiles.buffers}; // buffers of own tiles
@@ -152,7 +172,7 @@ template <int N> __device__ __forceinline__ void waitEmpty(u32 barriers, const R
 /** Zeros in a warp's 16 rows. */
 __device__ __forceinline__ void clearRows(bf16* to, i64 rowStride, int rows, int warp) {
   constexpr int VALUES = ACCESS / 2, UNITS = D / VALUES;
-  for (int i = threadIdx.x & 31; i < 16 * UNITS; i += 32) {
+  for (int i = laneNow(); i < 16 * UNITS; i += 32) {
     int row = warp * 16 + i / UNITS;
     if (row < rows) storePack<VALUES>(to + row * rowStride + i % UNITS * VALUES, Pack<bf16, VALUES>{});
   }

@@ -103,31 +103,54 @@ extern "C" __global__ void rms_norm_grad(T* dx, const G* dy, const T* x, const W
 /** Pairs that one thread rotates: two neighbouring ones where the halves allow it. */
 const rotaryPairs = (half: number) => (half % 2 === 0 ? 2 : 1);
 
-/** Rotates pairs (i, i + D/2) of each head. Args: y, x, cos, sin, pairs, heads, half, sign. */
-export const rotaryProgram = (x: Format, size: number, half: number): CudaProgram => ({
-  key: `rotary_${x}_${rotaryPairs(half)}`,
+/** Accesses of each half that a thread has under way at once. */
+const ROTARY_ACCESSES = 2;
+
+/**
+ * Rotates pairs (i, i + D/2) of each head, of one or two tensors of as many positions; `sizes`: their values.
+ * Args: cos, sin, half, sign; y, x, pairs, heads of each.
+ */
+export const rotaryProgram = (x: Format, sizes: readonly number[], half: number): CudaProgram => ({
+  key: `rotary_${x}_${rotaryPairs(half)}_${sizes.length}`,
   entry: 'rotary',
-  grid: [ceilDiv(size / 2, 256 * rotaryPairs(half)), 1, 1],
+  grid: [ceilDiv(Math.max(...sizes) / 2, 256 * rotaryPairs(half) * ROTARY_ACCESSES), sizes.length, 1],
   block: [256, 1, 1],
   source: () => /* cuda */ `
 typedef ${formatType[x]} T;
-extern "C" __global__ void rotary(T* y, const T* x, const float* cosines, const float* sines, i64 pairs, int heads, int half, float sign) {
-  constexpr int N = ${rotaryPairs(half)};
-  i64 at = ((i64)blockIdx.x * 256 + threadIdx.x) * N;
-  if (at >= pairs) return;
-  u32 row = (u32)(at / half); // fewer than 2^32 heads of all positions
-  int i = (int)(at - (i64)row * half);
-  i64 low = (i64)row * 2 * half + i, high = low + half, angle = (i64)(row / (u32)heads) * half + i;
-  Pack<float, N> c = loadPack<N>(cosines + angle), s = loadPack<N>(sines + angle);
-  Pack<T, N> a = loadPack<N>(x + low), b = loadPack<N>(x + high), p, q;
+extern "C" __global__ void rotary(const float* cosines, const float* sines, int half, float sign${sizes.map((_, m) => `,\n    T* y${m}, const T* x${m}, i64 pairs${m}, int heads${m}`).join('')}) {
+  constexpr int N = ${rotaryPairs(half)}, EACH = ${ROTARY_ACCESSES};
+  ${['T* y', 'const T* x', 'i64 pairs', 'int heads'].map((declared) => {
+    const name = declared.split(' ').at(-1)!;
+    return `${declared} = ${sizes.length === 1 ? `${name}0` : `blockIdx.y == 0 ? ${name}0 : ${name}1`};`;
+  }).join(' ')}
+  Pack<float, N> c[EACH], s[EACH];
+  Pack<T, N> a[EACH], b[EACH];
+  i64 low[EACH];
   #pragma unroll
-  for (int j = 0; j < N; j++) {
-    float u = toFloat(a.v[j]), v = toFloat(b.v[j]), sine = s.v[j] * sign;
-    p.v[j] = Store<T>::of(u * c.v[j] - v * sine);
-    q.v[j] = Store<T>::of(v * c.v[j] + u * sine);
+  for (int e = 0; e < EACH; e++) {
+    i64 at = (((i64)blockIdx.x * EACH + e) * 256 + threadIdx.x) * N;
+    low[e] = -1;
+    if (at >= pairs) continue;
+    u32 row = (u32)(at / half); // fewer than 2^32 heads of all positions
+    int i = (int)(at - (i64)row * half);
+    i64 angle = (i64)(row / (u32)heads) * half + i;
+    low[e] = (i64)row * 2 * half + i;
+    c[e] = loadPack<N>(cosines + angle); s[e] = loadPack<N>(sines + angle);
+    a[e] = loadPack<N>(x + low[e]); b[e] = loadPack<N>(x + low[e] + half);
   }
-  storePack(y + low, p);
-  storePack(y + high, q);
+  #pragma unroll
+  for (int e = 0; e < EACH; e++) {
+    if (low[e] < 0) continue;
+    Pack<T, N> p, q;
+    #pragma unroll
+    for (int j = 0; j < N; j++) {
+      float u = toFloat(a[e].v[j]), v = toFloat(b[e].v[j]), sine = s[e].v[j] * sign;
+      p.v[j] = Store<T>::of(u * c[e].v[j] - v * sine);
+      q.v[j] = Store<T>::of(v * c[e].v[j] + u * sine);
+    }
+    storePack(y + low[e], p);
+    storePack(y + low[e] + half, q);
+  }
 }`,
 });
 
