@@ -26,8 +26,10 @@ export function dropoutMask(shape: number[], rate: number, key: PhiloxKey): Tens
 }
 
 registerPortableKernel<Record<string, never>, DropoutMaskAttrs>(DropoutMask, (_inputs, { shape, rate, key }) => {
-  const kept = dropoutInflation(rate);
-  return tensor(Float32Array.from(keeps(util.sizeFromShape(shape), rate, key), (keep) => keep * kept), shape);
+  const keep = keeps(util.sizeFromShape(shape), rate, key), kept = dropoutInflation(rate);
+  const mask = new Float32Array(keep.length);
+  for (let i = 0; i < mask.length; i++) mask[i] = keep[i] * kept;
+  return tensor(mask, shape);
 });
 
 /** Which elements the mask keeps: bool, made on the host. */
@@ -37,13 +39,14 @@ function keeps(size: number, rate: number, key: PhiloxKey): Uint8Array {
   const threshold = dropoutThreshold(rate), spans = Math.ceil(size / SPAN);
   const words = philoxWords(key, (spans * SPAN) / 4, 0, DROPOUT_ROUNDS);
   const keep = new Uint8Array(spans * SPAN);
+  const reaches = (draw: number): number => (threshold - 1 - draw) >>> 31;
   for (let word = 0; word < words.length; word++) {
     const bits = words[word], rotated = (bits << 8) | (bits >>> 24);
     const at = (word >> 4) * SPAN + (word & 15) * 2;
-    keep[at] = Number((bits & 0x7fff) >= threshold);
-    keep[at + 1] = Number(((bits >>> 16) & 0x7fff) >= threshold);
-    keep[at + SPAN / 2] = Number((rotated & 0x7fff) >= threshold);
-    keep[at + SPAN / 2 + 1] = Number(((rotated >>> 16) & 0x7fff) >= threshold);
+    keep[at] = reaches(bits & 0x7fff);
+    keep[at + 1] = reaches((bits >>> 16) & 0x7fff);
+    keep[at + SPAN / 2] = reaches(rotated & 0x7fff);
+    keep[at + SPAN / 2 + 1] = reaches((rotated >>> 16) & 0x7fff);
   }
   return keep.slice(0, size);
 }

@@ -113,8 +113,8 @@ template <int TALL> __device__ __forceinline__ void storeBits(u8* to, const u32 
 
 /**
  * For each member: out [rows, rank] = scale · dropout(x [rows, inner]) · aᵀ. A block owns 16 or 32 rows, its warps share the inner
- * dimension. Each thread reads 16 neighbouring bytes of a row and takes them for the tensor core's scattered columns: the sum does
- * not mind the order as long as both operands have the same. With dropout the keep bits of x are left in `bits`. Where `room` is not
+ * dimension. Each thread reads 16 neighbouring bytes of a row, and 16 more half a step on, whose draws come of the same Philox block, and
+ * takes them for the tensor core's scattered columns: the sum does not mind the order as long as both operands have the same. With dropout the keep bits of x are left in `bits`. Where `room` is not
  * null, out is written there too, in rows that are x's. Args: x, rows, inner, x's stride, bits' pitch, first, threshold, step, key0,
  * key1, draw, then for each member out, room, bits, a, scale, stream.
  */
