@@ -1,12 +1,12 @@
 import type { TensorInfo } from '@tensorflow/tfjs-core';
-import { dropoutInflation } from '../tensor/dropout-rate.js';
+import { DROPOUT_SPAN, dropoutInflation } from '../tensor/dropout-rate.js';
 import type { DropoutOptions } from '../tensor/lora.js';
 import { ROOM, type CudaBackend } from './backend.js';
 import type { MatrixOperand } from './cublas-lt.js';
 import { ceilDiv, type KernelArgument } from './program.js';
 import { dropoutAddProgram, dropoutArguments, dropoutProgram } from './programs/dropout.cu.js';
 import {
-  bitsPitch, inputRows, loraDownProgram, loraInputProgram, loraOutputProgram, loraSpreadProgram, loraSumProgram, MAX_RANK, MAX_TILES, outputRows, placeFactorsProgram, rankTiles,
+  bitsPitch, inputRows, loraDownProgram, loraInputProgram, loraOutputProgram, loraSpreadProgram, loraSumProgram, MAX_RANK, MAX_RATE, MAX_TILES, outputRows, placeFactorsProgram, rankTiles,
 } from './programs/lora.cu.js';
 import { hasRoom, keptRoomyWeights, withRoomyWeight, type Matrix } from './weights.js';
 
@@ -27,7 +27,8 @@ export interface Branch {
 }
 
 /** The same for every kernel that a branch passes through: they hand each other bits and scaled values. */
-const isFused = ({ rank, inner, out }: Branch, first: number): boolean => rank <= MAX_RANK && inner % 8 === 0 && out % 8 === 0 && first % 8 === 0;
+const isFused = ({ rank, inner, out, dropout }: Branch, first: number): boolean =>
+  rank <= MAX_RANK && inner % 8 === 0 && out % 8 === 0 && first % 8 === 0 && (dropout?.rate ?? 0) <= MAX_RATE;
 const isDropping = ({ dropout }: Branch): boolean => dropout !== undefined && dropout.rate > 0;
 const inflation = ({ dropout }: Branch): number => (dropout ? dropoutInflation(dropout.rate) : 1);
 
@@ -60,9 +61,10 @@ export function branchesDown(backend: CudaBackend, x: MatrixOperand, branches: r
   const draws = ({ dropout }: Branch): string => (dropout && dropout.rate > 0 ? `${dropout.rate} ${dropout.key.seed} ${dropout.key.step}` : '');
   for (const group of launches(fused, draws)) {
     const dropping = isDropping(group[0]);
+    const whole = x.columns % DROPOUT_SPAN === 0 && (!dropping || first % DROPOUT_SPAN === 0);
     const [threshold, , step, , key0, key1, draw] = drawArguments(backend, group[0].dropout);
     backend.with('f32', group.map(({ a }) => a), (...factors) =>
-      backend.launch(loraDownProgram({ rank: group[0].rank, members: group.length, dropout: dropping, rows: x.rows }), [
+      backend.launch(loraDownProgram({ rank: group[0].rank, members: group.length, dropout: dropping, whole, rows: x.rows, inner: x.columns }), [
         { pointer: x.address }, { i64: x.rows }, x.columns, strideOf(x), bitsPitch(x.columns), { i64: first }, threshold, step, key0, key1, draw,
         ...group.flatMap((branch, i): KernelArgument[] => {
           const hidden = hiddens.get(branch)!;
