@@ -1,5 +1,5 @@
 import {
-  add, cast, concat, equal, expandDims, greater, lessEqual, logicalAnd, matMul, mul, range, reshape, slice, softmax, sub, sum, tensor1d, tidy, transpose,
+  add, cast, clone, concat, equal, expandDims, greater, lessEqual, logicalAnd, matMul, mul, range, reshape, slice, softmax, sub, sum, tensor1d, tidy, transpose,
   type Tensor, type Tensor2D, type Tensor4D,
 } from '@tensorflow/tfjs-core';
 import { differentiable, registerPortableKernel, runKernel, type Inputs } from './kernel.js';
@@ -30,6 +30,20 @@ export interface CausalAttentionGradInputs extends CausalAttentionInputs {
   state: Tensor;
 }
 
+/** What the forward kernel makes. */
+export interface AttentionResult {
+  out: Tensor4D;
+  state: Tensor;
+}
+
+/** For a forward pass that is run again: what attention made the first time need not be made anew. */
+export interface AttentionMemory {
+  /** Is told of what was made, which is disposed unless kept. */
+  onResult?: (result: AttentionResult) => void;
+  /** What `onResult` was told of by a call with the same operands. It stays the caller's. */
+  known?: AttentionResult;
+}
+
 /**
  * softmax(q·kᵀ / sqrt(D))·v, causal and only within a segment, so that packed rows do not see each other. Query head h reads
  * key head floor(h / (H / Hkv)).
@@ -41,6 +55,7 @@ export interface CausalAttentionGradInputs extends CausalAttentionInputs {
  *   row and computes them again in the backward pass @default 2^24 (64 MiB)
  * @param options.window a query sees the keys at most `window` - 1 positions before its own, as in transformers' sliding-window
  *   attention @default all of its segment's past
+ * @param options.onResult, options.known see `AttentionMemory`
  * @returns [B, T, H, D]
  */
 export function causalAttention(
@@ -48,7 +63,7 @@ export function causalAttention(
   k: Tensor4D,
   v: Tensor4D,
   segments: Tensor2D,
-  { keptProbabilities = 2 ** 24, window }: Partial<CausalAttentionAttrs> = {},
+  { keptProbabilities = 2 ** 24, window, onResult, known }: Partial<CausalAttentionAttrs> & AttentionMemory = {},
 ): Tensor4D {
   if (q.rank !== 4) throw shapeError(`causalAttention: q: expected [B,T,H,D], got ${shapeText(q)}`);
   const [batch, length, heads, size] = q.shape;
@@ -62,7 +77,8 @@ export function causalAttention(
   return differentiable<Tensor4D>(
     { q, k, v },
     (save) => {
-      const [out, state] = runKernel<[Tensor4D, Tensor]>(CausalAttention, { q, k, v, segments }, attrs);
+      const [out, state] = known ? [clone(known.out), known.state] : runKernel<[Tensor4D, Tensor]>(CausalAttention, { q, k, v, segments }, attrs);
+      onResult?.({ out, state });
       save([q, k, v, segments, out, state]);
       return out;
     },

@@ -23,14 +23,17 @@ const inputOf = (backend: CudaBackend, x: TensorInfo, rows: number, inner: numbe
 /** Every y and hidden in bf16, accumulated in float32. */
 export const quantizedLinearKernel = cudaKernel<LinearInputs, QuantizedLinearAttrs>(QuantizedLinear, ({ inputs, attrs: { members }, backend }) => {
   const [rows, inner] = inputs.x.shape;
-  const ys = members.map(({ weight }) => backend.make([rows, weight.shape[0]], 'float32', 'bf16', 'a linear layer'));
+  const isRead = members.some(({ unread }) => !unread);
+  const ys = members.map(({ weight: { shape: [out] } }, i) => {
+    const residual = inputs[`residual${i}`];
+    return residual && !isRead ? backend.view(residual, [rows, out]) : backend.make([rows, out], 'float32', 'bf16', 'a linear layer'); // what nobody reads takes no memory of its own
+  });
   return withNamed(backend, 'bf16', inputs, ['x', ...members.map((_, i) => `residual${i}`)], ({ x, ...residuals }) => {
     const branches = members.map((member, i) => {
       const a = inputs[`a${i}`], b = inputs[`b${i}`];
       return a && b && { ...branchOf(member, a.shape[0]), a, b };
     });
     const present = branches.filter((branch) => branch !== undefined);
-    const isRead = members.some(({ unread }) => !unread);
     const input = inputOf(backend, x, rows, inner, present), place = isRead && fitsRoom(input, present, members.map(({ weight }) => weight));
     const hiddens = branchesDown(backend, input, present, { place });
     if (!isRead) return [...ys, ...hiddens];
