@@ -8,7 +8,7 @@ import { dropoutAddProgram, dropoutArguments, dropoutProgram } from './programs/
 import {
   bitsPitch, inputRows, loraDownProgram, loraInputProgram, loraOutputProgram, loraSpreadProgram, loraSumProgram, MAX_RANK, MAX_TILES, outputRows, placeFactorsProgram, rankTiles,
 } from './programs/lora.cu.js';
-import { hasRoom, keptRoomyWeights, withRoomyWeight, type Matrix } from './weights.js';
+import { hasRoom, keptRoomyWeights, withFilledWeight, withRoomyWeight, type Matrix, type RoomContents } from './weights.js';
 
 /*
  * The low-rank branches beside the frozen products of layers that share an input. Tall matrices are bf16 and accumulated in float32;
@@ -144,20 +144,20 @@ export function roomyLinears(backend: CudaBackend, x: MatrixOperand, products: r
   const branches = products.flatMap(({ branch }) => (branch ? [branch] : []));
   const columns = Math.ceil((x.columns + columnsOf(branches)) / 64) * 64; // whole tiles for the product: beyond the branches there are zeros
   const room = columns - x.columns;
-  const run = (group: readonly LinearProduct[], matrices: readonly MatrixOperand[]): void => {
-    const owners = group.map(({ branch }) => branch?.b ?? branches[0].b);
-    backend.with('f32', owners, (...factors) =>
-      backend.launch(placeFactorsProgram(group.length, Math.max(...matrices.map(({ rows }) => rows)), room), [
-        x.columns, strideOf(matrices[0]), room,
-        ...group.flatMap(({ branch }, i): KernelArgument[] => [
-          { pointer: matrices[i].address }, matrices[i].rows, backend.pointer(factors[i]), branch?.rank ?? 0, branch ? columnsBefore(branches, branch) : 0,
-        ]),
-      ]));
-    group.forEach(({ y, residual }, i) => backend.multiply({ a: { ...x, columns }, b: { ...matrices[i], columns }, transposeB: true, out: y, ...addendOf(residual) }));
-  };
+  const contents = products.map(({ branch }): RoomContents => ({
+    columns: room, b: branch?.b ?? branches[0].b, rank: branch?.rank ?? 0, from: branch ? columnsBefore(branches, branch) : 0,
+  }));
+  const multiply = ({ y, residual }: LinearProduct, matrix: MatrixOperand): void =>
+    backend.multiply({ a: { ...x, columns }, b: { ...matrix, columns }, transposeB: true, out: y, ...addendOf(residual) });
   const kept = keptRoomyWeights(backend, products.map(({ weight }) => weight));
-  if (kept) run(products, kept);
-  else for (const product of products) withRoomyWeight(backend, product.weight, (matrix) => run([product], [matrix]));
+  if (kept) {
+    backend.with('f32', contents.map(({ b }) => b), (...factors) =>
+      backend.launch(placeFactorsProgram(kept.length, Math.max(...kept.map(({ rows }) => rows)), room), [
+        x.columns, strideOf(kept[0]), room,
+        ...kept.flatMap(({ address, rows }, i): KernelArgument[] => [{ pointer: address }, rows, backend.pointer(factors[i]), contents[i].rank, contents[i].from]),
+      ]));
+    products.forEach((product, i) => multiply(product, kept[i]));
+  } else products.forEach((product, i) => withFilledWeight(backend, product.weight, contents[i], (matrix) => multiply(product, matrix)));
   return products.filter(({ bias }) => bias);
 }
 

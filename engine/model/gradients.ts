@@ -72,7 +72,7 @@ function halfByHalf(llama: TrainedLlama, batch: DeviceBatch, { weight, sums, fir
   };
 
   const shelved: Shelved[] = [];
-  let x = embedBatch(llama, batch);
+  let x = tidy(() => embedBatch(llama, batch)); // what it was made from goes at once
   for (let place = 0; place < places; place++) {
     const { y, needed } = forward(place, x);
     // The last half is the first to be run again.
