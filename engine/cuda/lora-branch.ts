@@ -8,7 +8,7 @@ import { dropoutAddProgram, dropoutArguments, dropoutProgram } from './programs/
 import {
   bitsPitch, inputRows, loraDownProgram, loraInputProgram, loraOutputProgram, loraSpreadProgram, loraSumProgram, MAX_RANK, MAX_TILES, outputRows, placeFactorsProgram, rankTiles,
 } from './programs/lora.cu.js';
-import { hasRoom, keptRoomyWeights, withFilledWeight, withRoomyWeight, type Matrix, type RoomContents } from './weights.js';
+import { hasRoom, keptRoomyWeights, passHeldCopy, withFilledWeight, withRoomyWeight, type Matrix, type RoomContents } from './weights.js';
 
 /*
  * The low-rank branches beside the frozen products of layers that share an input. Tall matrices are bf16 and accumulated in float32;
@@ -102,6 +102,8 @@ export interface LinearProduct {
   bias?: TensorInfo;
   /** Address of [n, out] bf16. */
   residual?: number;
+  /** Who keeps the matrix' copy, where one is made for this product: see `heldCopy`. */
+  holder?: TensorInfo;
 }
 
 /**
@@ -123,10 +125,10 @@ export function linears(backend: CudaBackend, x: MatrixOperand, products: readon
   }
   const isWritten = (product: LinearProduct): boolean => spread.some((one) => one.product === product);
   for (const product of products) {
-    const { y, weight, branch, residual } = product;
+    const { y, weight, branch, residual, holder } = product;
     const written = isWritten(product);
     withRoomyWeight(backend, weight, (w) =>
-      backend.multiply({ a: x, b: w, transposeB: true, out: y, ...(written ? { beta: 1 } : addendOf(residual)) }));
+      backend.multiply({ a: x, b: w, transposeB: true, out: y, ...(written ? { beta: 1 } : addendOf(residual)) }), holder);
     if (!branch || written) continue;
     backend.with('bf16', [branch.hidden, branch.b], (low, b) =>
       backend.multiply({ a: backend.matrix(low, ...shapeOf(low)), b: backend.matrix(b, ...shapeOf(b)), transposeB: true, out: y, beta: 1 }));
@@ -157,7 +159,7 @@ export function roomyLinears(backend: CudaBackend, x: MatrixOperand, products: r
         ...kept.flatMap(({ address, rows }, i): KernelArgument[] => [{ pointer: address }, rows, backend.pointer(factors[i]), contents[i].rank, contents[i].from]),
       ]));
     products.forEach((product, i) => multiply(product, kept[i]));
-  } else products.forEach((product, i) => withFilledWeight(backend, product.weight, contents[i], (matrix) => multiply(product, matrix)));
+  } else products.forEach((product, i) => withFilledWeight(backend, product.weight, contents[i], (matrix) => multiply(product, matrix), product.holder));
   return products.filter(({ bias }) => bias);
 }
 
@@ -179,6 +181,7 @@ export function branchGradients(backend: CudaBackend, x: MatrixOperand, branches
     if (!accumulate) for (const { dA, dB } of branches) for (const info of [dA, dB]) backend.device.fill(backend.address(info), 0, 4 * info.shape[0] * info.shape[1]);
     return [...dHiddens.values()];
   }
+  for (const branch of branches) passHeldCopy(backend, branch.hidden, dHiddens.get(branch)!);
   const fused = branches.filter((branch) => isFused(branch, first));
   for (const group of launches(fused)) outputPass(backend, group, dHiddens, accumulate);
   for (const branch of fused) backend.moveCompanion(branch.hidden, dHiddens.get(branch)!, KEEP_BITS);

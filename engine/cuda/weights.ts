@@ -26,13 +26,22 @@ export interface RoomContents {
   from: number;
 }
 
-/** The same for a matrix whose copy may have room for `ROOM` more columns, as `makeRoomy` has; its stride then says so. */
-export const withRoomyWeight = <T>(backend: CudaBackend, weight: Matrix, use: (matrix: MatrixOperand) => T): T =>
-  isAtHand(weight) ? use(weight) : withCopy(backend, weight, hasRoom(weight), use);
+/** The same for a matrix whose copy may have room for `ROOM` more columns, as `makeRoomy` has; its stride then says so. @param holder see `heldCopy` */
+export const withRoomyWeight = <T>(backend: CudaBackend, weight: Matrix, use: (matrix: MatrixOperand) => T, holder?: TensorInfo): T =>
+  isAtHand(weight) ? use(weight) : withCopy(backend, weight, hasRoom(weight), use, { holder });
 
 /** The same for a quantised matrix that has room and is not kept; what the room is to hold is written with the values. */
-export const withFilledWeight = <T>(backend: CudaBackend, weight: Matrix, contents: RoomContents, use: (matrix: MatrixOperand) => T): T =>
-  withNewCopy(backend, weight as Nf4Weight | Int8Weight, true, use, contents);
+export const withFilledWeight = <T>(backend: CudaBackend, weight: Matrix, contents: RoomContents, use: (matrix: MatrixOperand) => T, holder?: TensorInfo): T =>
+  withNewCopy(backend, weight as Nf4Weight | Int8Weight, true, use, { contents, holder });
+
+/** The copy that `holder` was given when it was made: it stays as long as that tensor's data, for another product with the same matrix. */
+export function heldCopy(backend: CudaBackend, weight: FrozenWeight, holder: TensorInfo): MatrixOperand | undefined {
+  const block = backend.findCompanion(holder, HELD_COPY), [rows, columns] = weight.shape;
+  return block && { address: block.address, format: 'bf16', rows, columns, stride: hasRoom(weight) ? roomyPitch(columns) : columns };
+}
+
+/** Hands the copy, where there is one, to another holder. */
+export const passHeldCopy = (backend: CudaBackend, from: TensorInfo, to: TensorInfo): void => backend.moveCompanion(from, to, HELD_COPY);
 
 /** Whether `withRoomyWeight` gives room. */
 export const hasRoom = (weight: Matrix): boolean =>
@@ -44,7 +53,7 @@ export function keptRoomyWeights(backend: CudaBackend, weights: readonly Matrix[
   return matrices.every((matrix) => matrix !== undefined) ? matrices : undefined;
 }
 
-function withCopy<T>(backend: CudaBackend, weight: FrozenWeight, roomy: boolean, use: (matrix: MatrixOperand) => T): T {
+function withCopy<T>(backend: CudaBackend, weight: FrozenWeight, roomy: boolean, use: (matrix: MatrixOperand) => T, options: NewCopy = {}): T {
   const [rows, columns] = weight.shape, stride = roomy ? roomyPitch(columns) : columns;
   const operand = (address: number): MatrixOperand => ({ address, format: 'bf16', rows, columns, stride });
   const plain = weight.kind === 'dense' ? weight.value : weight.resident;
@@ -55,14 +64,23 @@ function withCopy<T>(backend: CudaBackend, weight: FrozenWeight, roomy: boolean,
   }
   const quantized = weight as Nf4Weight | Int8Weight;
   const kept = keptCopy(backend, quantized, roomy);
-  return kept ? use(kept) : withNewCopy(backend, quantized, roomy, use);
+  return kept ? use(kept) : withNewCopy(backend, quantized, roomy, use, options);
 }
 
-function withNewCopy<T>(backend: CudaBackend, weight: Nf4Weight | Int8Weight, roomy: boolean, use: (matrix: MatrixOperand) => T, contents?: RoomContents): T {
-  const [rows, columns] = weight.shape, stride = roomy ? roomyPitch(columns) : columns;
-  return backend.scratch(2 * rows * stride, `a dequantised matrix [${rows},${columns}]`, (address) => {
-    dequantizeInto(backend, weight, address, 'bf16', stride, contents);
-    return use({ address, format: 'bf16', rows, columns, stride });
+interface NewCopy {
+  contents?: RoomContents;
+  /** The copy stays with this tensor's data. @default it lasts as long as its use */
+  holder?: TensorInfo;
+}
+
+function withNewCopy<T>(backend: CudaBackend, weight: Nf4Weight | Int8Weight, roomy: boolean, use: (matrix: MatrixOperand) => T, { contents, holder }: NewCopy): T {
+  const [rows, columns] = weight.shape, stride = roomy ? roomyPitch(columns) : columns, bytes = 2 * rows * stride;
+  const write = (address: number): void => dequantizeInto(backend, weight, address, 'bf16', stride, contents);
+  const operand = (address: number): MatrixOperand => ({ address, format: 'bf16', rows, columns, stride });
+  if (holder) return use(operand(backend.companion(holder, HELD_COPY, bytes, ({ address }) => write(address)).address));
+  return backend.scratch(bytes, `a dequantised matrix [${rows},${columns}]`, (address) => {
+    write(address);
+    return use(operand(address));
   });
 }
 
@@ -75,6 +93,7 @@ function keptCopy(backend: CudaBackend, weight: Nf4Weight | Int8Weight, roomy: b
 }
 
 const COPY = 'the bf16 copy of a quantised matrix';
+const HELD_COPY = 'a dequantised matrix, for the gradient too';
 const ROOMY_COPY = `${COPY}, with room at the ends of its rows`;
 
 function maySpend(backend: CudaBackend, bytes: number): boolean {
