@@ -60,6 +60,7 @@ export class Shelf {
     this.leaving.push({ tensors, copied });
     let back: { tensors: Tensor[]; arrived: number } | undefined;
     const fetch = () => {
+      if (back) return;
       this.freeLeaving(0);
       const infos = parcels.map(({ another }) => another('a tensor from the host'));
       const arrived = this.beside((stream) => parcels.forEach(({ bytes, place }, i) => this.calls.toDevice(backend.layoutOf(infos[i]).address, place, bytes, stream)));

@@ -73,16 +73,17 @@ function halfByHalf(llama: TrainedLlama, batch: DeviceBatch, { weight, sums, fir
 
   const shelved: Shelved[] = [];
   let x = tidy(() => embedBatch(llama, batch)); // what it was made from goes at once
-  for (let place = 0; place < places; place++) {
+  for (let place = 0; place < places - 1; place++) {
     const { y, needed } = forward(place, x);
-    // The last half is the first to be run again.
-    shelved.push(place === places - 1 ? atHand(needed) : shelve(needed));
+    shelved.push(place === places - 2 ? atHand(needed) : shelve(needed)); // the last of them is the first to be needed
     x = y;
   }
-  const last = x;
-  const top = backward(() => summedLoss(llama, last, batch), last, adapter.parametersOf(undefined), clone(weight));
+  shelved.at(-2)?.fetch(); // which also frees what was put away last
+  // The last half's gradients come next to its own forward pass: it runs but once.
+  const last = x, lossOf = () => summedLoss(llama, half(places - 1, last, blockContext(llama, batch)), batch);
+  const top = backward(lossOf, last, [...parametersOf(adapter, places - 1), ...adapter.parametersOf(undefined)], clone(weight));
   let dy: Tensor = top.dx;
-  for (let place = places - 1; place >= 0; place--) {
+  for (let place = places - 2; place >= 0; place--) {
     const needed = shelved.pop()!.take();
     shelved.at(-1)?.fetch();
     const { value, dx } = backward(() => again(place, needed), needed[0] as Tensor2D, parametersOf(adapter, place), dy);

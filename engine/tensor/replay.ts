@@ -69,7 +69,7 @@ export interface Replayer {
 
 /** Tensors that were put away together. */
 export interface Shelved {
-  /** Begins to bring them back; `take` waits for them. */
+  /** Begins to bring them back, unless it has; `take` waits for them. */
   fetch(): void;
   /** The tensors, once. */
   take(): Tensor[];
