@@ -224,6 +224,13 @@ export class CudaBackend extends KernelBackend {
     return roomy?.columns === columns && roomy.count === rows ? { address: block!.address, format, rows, columns, stride: roomy.pitch } : this.matrix(info, rows, columns);
   }
 
+  /** The memory that a tensor takes, room at the ends of its rows included, and how to make another that lies like it, not written yet. */
+  layoutOf(info: TensorInfo): { address: number; bytes: number; another: (purpose: string) => TensorInfo } {
+    const { rows, block, format } = this.data.get(info.dataId), { shape, dtype } = info;
+    if (rows) return { address: block!.address, bytes: 2 * rows.count * rows.pitch, another: (purpose) => ({ ...this.makeRoomy([rows.count, rows.columns], purpose), shape }) };
+    return { address: this.address(info), bytes: util.sizeFromShape(shape) * formatBytes[format], another: (purpose) => this.make(shape, dtype, format, purpose) };
+  }
+
   private moveTogether(stored: Stored, { count, columns, pitch }: RoomyRows): void {
     const { memory } = this.device, from = stored.block!;
     const to = memory.beside(from, () => memory.allocate(2 * count * columns, `rows moved together [${count},${columns}]`));

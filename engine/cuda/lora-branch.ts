@@ -8,7 +8,7 @@ import { dropoutAddProgram, dropoutArguments, dropoutProgram } from './programs/
 import {
   bitsPitch, inputRows, loraDownProgram, loraInputProgram, loraOutputProgram, loraSpreadProgram, loraSumProgram, MAX_RANK, MAX_RATE, MAX_TILES, outputRows, placeFactorsProgram, rankTiles,
 } from './programs/lora.cu.js';
-import { hasRoom, keptRoomyWeights, withRoomyWeight, type Matrix } from './weights.js';
+import { hasRoom, keptRoomyWeights, passHeldCopy, withFilledWeight, withRoomyWeight, type Matrix, type RoomContents } from './weights.js';
 
 /*
  * The low-rank branches beside the frozen products of layers that share an input. Tall matrices are bf16 and accumulated in float32;
@@ -104,6 +104,8 @@ export interface LinearProduct {
   bias?: TensorInfo;
   /** Address of [n, out] bf16. */
   residual?: number;
+  /** Who keeps the matrix' copy, where one is made for this product: see `heldCopy`. */
+  holder?: TensorInfo;
 }
 
 /**
@@ -125,10 +127,10 @@ export function linears(backend: CudaBackend, x: MatrixOperand, products: readon
   }
   const isWritten = (product: LinearProduct): boolean => spread.some((one) => one.product === product);
   for (const product of products) {
-    const { y, weight, branch, residual } = product;
+    const { y, weight, branch, residual, holder } = product;
     const written = isWritten(product);
     withRoomyWeight(backend, weight, (w) =>
-      backend.multiply({ a: x, b: w, transposeB: true, out: y, ...(written ? { beta: 1 } : addendOf(residual)) }));
+      backend.multiply({ a: x, b: w, transposeB: true, out: y, ...(written ? { beta: 1 } : addendOf(residual)) }), holder);
     if (!branch || written) continue;
     backend.with('bf16', [branch.hidden, branch.b], (low, b) =>
       backend.multiply({ a: backend.matrix(low, ...shapeOf(low)), b: backend.matrix(b, ...shapeOf(b)), transposeB: true, out: y, beta: 1 }));
@@ -146,20 +148,20 @@ export function roomyLinears(backend: CudaBackend, x: MatrixOperand, products: r
   const branches = products.flatMap(({ branch }) => (branch ? [branch] : []));
   const columns = Math.ceil((x.columns + columnsOf(branches)) / 64) * 64; // whole tiles for the product: beyond the branches there are zeros
   const room = columns - x.columns;
-  const run = (group: readonly LinearProduct[], matrices: readonly MatrixOperand[]): void => {
-    const owners = group.map(({ branch }) => branch?.b ?? branches[0].b);
-    backend.with('f32', owners, (...factors) =>
-      backend.launch(placeFactorsProgram(group.length, Math.max(...matrices.map(({ rows }) => rows)), room), [
-        x.columns, strideOf(matrices[0]), room,
-        ...group.flatMap(({ branch }, i): KernelArgument[] => [
-          { pointer: matrices[i].address }, matrices[i].rows, backend.pointer(factors[i]), branch?.rank ?? 0, branch ? columnsBefore(branches, branch) : 0,
-        ]),
-      ]));
-    group.forEach(({ y, residual }, i) => backend.multiply({ a: { ...x, columns }, b: { ...matrices[i], columns }, transposeB: true, out: y, ...addendOf(residual) }));
-  };
+  const contents = products.map(({ branch }): RoomContents => ({
+    columns: room, b: branch?.b ?? branches[0].b, rank: branch?.rank ?? 0, from: branch ? columnsBefore(branches, branch) : 0,
+  }));
+  const multiply = ({ y, residual }: LinearProduct, matrix: MatrixOperand): void =>
+    backend.multiply({ a: { ...x, columns }, b: { ...matrix, columns }, transposeB: true, out: y, ...addendOf(residual) });
   const kept = keptRoomyWeights(backend, products.map(({ weight }) => weight));
-  if (kept) run(products, kept);
-  else for (const product of products) withRoomyWeight(backend, product.weight, (matrix) => run([product], [matrix]));
+  if (kept) {
+    backend.with('f32', contents.map(({ b }) => b), (...factors) =>
+      backend.launch(placeFactorsProgram(kept.length, Math.max(...kept.map(({ rows }) => rows)), room), [
+        x.columns, strideOf(kept[0]), room,
+        ...kept.flatMap(({ address, rows }, i): KernelArgument[] => [{ pointer: address }, rows, backend.pointer(factors[i]), contents[i].rank, contents[i].from]),
+      ]));
+    products.forEach((product, i) => multiply(product, kept[i]));
+  } else products.forEach((product, i) => withFilledWeight(backend, product.weight, contents[i], (matrix) => multiply(product, matrix), product.holder));
   return products.filter(({ bias }) => bias);
 }
 
@@ -181,6 +183,7 @@ export function branchGradients(backend: CudaBackend, x: MatrixOperand, branches
     if (!accumulate) for (const { dA, dB } of branches) for (const info of [dA, dB]) backend.device.fill(backend.address(info), 0, 4 * info.shape[0] * info.shape[1]);
     return [...dHiddens.values()];
   }
+  for (const branch of branches) passHeldCopy(backend, branch.hidden, dHiddens.get(branch)!);
   const fused = branches.filter((branch) => isFused(branch, first));
   for (const group of launches(fused)) outputPass(backend, group, dHiddens, accumulate);
   for (const branch of fused) backend.moveCompanion(branch.hidden, dHiddens.get(branch)!, KEEP_BITS);

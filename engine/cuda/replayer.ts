@@ -1,5 +1,5 @@
 import { dispose, engine, tidy, type Tensor } from '@tensorflow/tfjs-core';
-import type { Computation, MeasuredMemory, MemoryChoices, Replayer, Shelved } from '../tensor/replay.js';
+import { atHand, type Computation, type MeasuredMemory, type MemoryChoices, type Replayer, type Shelved } from '../tensor/replay.js';
 import type { FrozenWeight } from '../tensor/weight-types.js';
 import type { CudaBackend } from './backend.js';
 import { WORKSPACE_BYTES } from './cublas-lt.js';
@@ -13,7 +13,7 @@ const LANDING_BYTES = 4096;
 export class CudaReplayer implements Replayer {
   private readonly graphs: GraphCache;
   private readonly shelf: Shelf;
-  private offload = false;
+  hasShelf = false;
   /** Where scalars are read to, and a point in the stream after the copies. */
   private landing?: HostMemory;
   private landed?: StreamEvent;
@@ -49,7 +49,7 @@ export class CudaReplayer implements Replayer {
   choose({ copies, offload, tune = false, plan }: MemoryChoices): void {
     this.backend.products.tune ||= tune;
     this.backend.keepDequantized = copies ? 'always' : 'never';
-    this.offload = offload;
+    this.hasShelf = offload;
     if (plan !== undefined) this.backend.device.memory.advice = plan;
   }
 
@@ -69,8 +69,8 @@ export class CudaReplayer implements Replayer {
     return { inUse, workspace: WORKSPACE_BYTES, free: this.backend.device.memoryInfo().free + reserved - inUse };
   }
 
-  shelve(x: Tensor): Shelved {
-    return this.offload ? this.shelf.put(x) : { fetch: () => undefined, take: () => x };
+  shelve(tensors: readonly Tensor[]): Shelved {
+    return this.hasShelf ? this.shelf.put(tensors) : atHand(tensors);
   }
 
   read(scalars: readonly Tensor[]): () => number[] {

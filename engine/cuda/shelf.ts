@@ -2,10 +2,11 @@ import { dispose, engine, type Tensor } from '@tensorflow/tfjs-core';
 import type { Shelved } from '../tensor/replay.js';
 import type { CudaBackend } from './backend.js';
 import { OutValue } from './driver.js';
-import { formatBytes } from './program.js';
 
 /** Page-locked memory is taken in pieces of this size; a larger tensor gets a piece of its own. */
 const SLAB_BYTES = 256 << 20;
+/** Puttings-away that may be on their way out when the next one comes: a copy then has the time of two halves of a block. */
+const LEAVING = 1;
 /** cuEventCreate: no time is measured. */
 const DISABLE_TIMING = 2;
 
@@ -16,16 +17,16 @@ interface Slab {
 
 /**
  * Puts tensors into page-locked memory of the host and brings them back, by copies on a stream of its own that run beside the
- * kernels. A tensor on its way out is freed when the next one is put away, so that nobody waits for the copy. Each computation
- * fills the same memory from its start, as recordings run one after another.
+ * kernels. Tensors on their way out are freed when the next ones but one are put away, so that nobody waits for the copy. Each
+ * computation fills the same memory from its start, as recordings run one after another.
  */
 export class Shelf {
   private readonly slabs: Slab[] = [];
   /** Where the next tensor goes. */
   private slab = 0;
   private offset = 0;
-  /** Handed to the copy, not freed yet. */
-  private leaving?: { x: Tensor; copied: number };
+  /** Handed to the copy, not freed yet; the oldest first. */
+  private leaving: { tensors: readonly Tensor[]; copied: number }[] = [];
   private stream?: number;
   private readonly events: number[] = [];
   private readonly calls;
@@ -43,29 +44,35 @@ export class Shelf {
   /** A new computation begins. */
   reset(): void {
     this.slab = this.offset = 0;
-    this.leaving = undefined;
+    this.leaving = [];
   }
 
-  put(x: Tensor): Shelved {
+  put(tensors: readonly Tensor[]): Shelved {
     const { backend } = this;
-    const format = backend.format(x), bytes = x.size * formatBytes[format], { shape, dtype } = x;
-    this.freeLeaving();
-    const place = this.reserve(bytes);
-    const copied = this.beside((stream) => this.calls.toHost(place, backend.address(x), bytes, stream));
-    this.leaving = { x, copied };
-    let back: { tensor: Tensor; arrived: number } | undefined;
+    this.freeLeaving(LEAVING);
+    const parcels = tensors.map((tensor) => {
+      const layout = backend.layoutOf(tensor);
+      return { ...layout, place: this.reserve(layout.bytes) };
+    });
+    const copied = this.beside((stream) => {
+      for (const { address, bytes, place } of parcels) this.calls.toHost(place, address, bytes, stream);
+    });
+    this.leaving.push({ tensors, copied });
+    let back: { tensors: Tensor[]; arrived: number } | undefined;
     const fetch = () => {
-      this.freeLeaving();
-      const tensor = engine().makeTensorFromTensorInfo(backend.make(shape, dtype, format, 'a tensor from the host')) as Tensor;
-      back = { tensor, arrived: this.beside((stream) => this.calls.toDevice(backend.address(tensor), place, bytes, stream)) };
+      if (back) return;
+      this.freeLeaving(0);
+      const infos = parcels.map(({ another }) => another('a tensor from the host'));
+      const arrived = this.beside((stream) => parcels.forEach(({ bytes, place }, i) => this.calls.toDevice(backend.layoutOf(infos[i]).address, place, bytes, stream)));
+      back = { tensors: infos.map((info) => engine().makeTensorFromTensorInfo(info) as Tensor), arrived };
     };
     return {
       fetch,
       take: () => {
         if (!back) fetch();
-        const { tensor, arrived } = back!;
+        const { tensors, arrived } = back!;
         this.join(arrived);
-        return tensor;
+        return tensors;
       },
     };
   }
@@ -77,11 +84,12 @@ export class Shelf {
     this.reset();
   }
 
-  private freeLeaving(): void {
-    if (!this.leaving) return;
-    this.join(this.leaving.copied);
-    dispose(this.leaving.x);
-    this.leaving = undefined;
+  /** Frees all but the last few that were put away. */
+  private freeLeaving(butLast: number): void {
+    for (const { tensors, copied } of this.leaving.splice(0, Math.max(0, this.leaving.length - butLast))) {
+      this.join(copied);
+      dispose([...tensors]);
+    }
   }
 
   /** Queues a copy behind all that is queued by now. @returns an event that happens after it */

@@ -1,8 +1,8 @@
-import { util } from '@tensorflow/tfjs-core';
+import { util, type TensorInfo } from '@tensorflow/tfjs-core';
 import type { FrozenWeight, Int8Weight, Nf4Weight } from '../tensor/weight-types.js';
 import { roomyPitch, type CudaBackend } from './backend.js';
 import type { MatrixOperand } from './cublas-lt.js';
-import type { Format } from './program.js';
+import type { Format, KernelArgument } from './program.js';
 import { DEQUANTIZED_TOGETHER, dequantizeInt8Program, dequantizeNf4Program } from './programs/dequantize.cu.js';
 import { placeRowsProgram } from './programs/layout.cu.js';
 
@@ -16,9 +16,33 @@ export const withWeight = <T>(backend: CudaBackend, weight: FrozenWeight, use: (
 export type Matrix = FrozenWeight | MatrixOperand;
 const isAtHand = (matrix: Matrix): matrix is MatrixOperand => 'address' in matrix;
 
-/** The same for a matrix whose copy may have room for `ROOM` more columns, as `makeRoomy` has; its stride then says so. */
-export const withRoomyWeight = <T>(backend: CudaBackend, weight: Matrix, use: (matrix: MatrixOperand) => T): T =>
-  isAtHand(weight) ? use(weight) : withCopy(backend, weight, hasRoom(weight), use);
+/** What a branch puts behind the columns of its matrix. */
+export interface RoomContents {
+  /** Columns filled: B's, and zeros beside it. A multiple of 8. */
+  columns: number;
+  /** [rows, rank], float32. */
+  b: TensorInfo;
+  rank: number;
+  /** B's first column. */
+  from: number;
+}
+
+/** The same for a matrix whose copy may have room for `ROOM` more columns, as `makeRoomy` has; its stride then says so. @param holder see `heldCopy` */
+export const withRoomyWeight = <T>(backend: CudaBackend, weight: Matrix, use: (matrix: MatrixOperand) => T, holder?: TensorInfo): T =>
+  isAtHand(weight) ? use(weight) : withCopy(backend, weight, hasRoom(weight), use, { holder });
+
+/** The same for a quantised matrix that has room and is not kept; what the room is to hold is written with the values. */
+export const withFilledWeight = <T>(backend: CudaBackend, weight: Matrix, contents: RoomContents, use: (matrix: MatrixOperand) => T, holder?: TensorInfo): T =>
+  withNewCopy(backend, weight as Nf4Weight | Int8Weight, true, use, { contents, holder });
+
+/** The copy that `holder` was given when it was made: it stays as long as that tensor's data, for another product with the same matrix. */
+export function heldCopy(backend: CudaBackend, weight: FrozenWeight, holder: TensorInfo): MatrixOperand | undefined {
+  const block = backend.findCompanion(holder, HELD_COPY), [rows, columns] = weight.shape;
+  return block && { address: block.address, format: 'bf16', rows, columns, stride: hasRoom(weight) ? roomyPitch(columns) : columns };
+}
+
+/** Hands the copy, where there is one, to another holder. */
+export const passHeldCopy = (backend: CudaBackend, from: TensorInfo, to: TensorInfo): void => backend.moveCompanion(from, to, HELD_COPY);
 
 /** The same for a matrix that many products take, one after the other: values that are not quantised get a copy with room too, where copies may be kept. */
 export function withLastingRoom<T>(backend: CudaBackend, weight: FrozenWeight, use: (matrix: MatrixOperand) => T): T {
@@ -42,7 +66,7 @@ export function keptRoomyWeights(backend: CudaBackend, weights: readonly Matrix[
   return matrices.every((matrix) => matrix !== undefined) ? matrices : undefined;
 }
 
-function withCopy<T>(backend: CudaBackend, weight: FrozenWeight, roomy: boolean, use: (matrix: MatrixOperand) => T): T {
+function withCopy<T>(backend: CudaBackend, weight: FrozenWeight, roomy: boolean, use: (matrix: MatrixOperand) => T, options: NewCopy = {}): T {
   const [rows, columns] = weight.shape, stride = roomy ? roomyPitch(columns) : columns;
   const operand = (address: number): MatrixOperand => ({ address, format: 'bf16', rows, columns, stride });
   const plain = plainValues(weight);
@@ -53,9 +77,22 @@ function withCopy<T>(backend: CudaBackend, weight: FrozenWeight, roomy: boolean,
   }
   const quantized = weight as Nf4Weight | Int8Weight;
   const kept = keptCopy(backend, quantized, roomy);
-  if (kept) return use(kept);
-  return backend.scratch(2 * rows * stride, `a dequantised matrix [${rows},${columns}]`, (address) => {
-    dequantizeInto(backend, quantized, address, 'bf16', stride);
+  return kept ? use(kept) : withNewCopy(backend, quantized, roomy, use, options);
+}
+
+interface NewCopy {
+  contents?: RoomContents;
+  /** The copy stays with this tensor's data. @default it lasts as long as its use */
+  holder?: TensorInfo;
+}
+
+function withNewCopy<T>(backend: CudaBackend, weight: Nf4Weight | Int8Weight, roomy: boolean, use: (matrix: MatrixOperand) => T, { contents, holder }: NewCopy): T {
+  const [rows, columns] = weight.shape, stride = roomy ? roomyPitch(columns) : columns, bytes = 2 * rows * stride;
+  const write = (address: number): void => dequantizeInto(backend, weight, address, 'bf16', stride, contents);
+  const operand = (address: number): MatrixOperand => ({ address, format: 'bf16', rows, columns, stride });
+  if (holder) return use(operand(backend.companion(holder, HELD_COPY, bytes, ({ address }) => write(address)).address));
+  return backend.scratch(bytes, `a dequantised matrix [${rows},${columns}]`, (address) => {
+    write(address);
     return use(operand(address));
   });
 }
@@ -72,6 +109,7 @@ function keptCopy(backend: CudaBackend, weight: Nf4Weight | Int8Weight, roomy: b
 }
 
 const COPY = 'the bf16 copy of a quantised matrix';
+const HELD_COPY = 'a dequantised matrix, for the gradient too';
 const ROOMY_COPY = `${COPY}, with room at the ends of its rows`;
 const ROOMY_VALUES = 'a matrix in bf16 with room at the ends of its rows';
 
@@ -81,17 +119,25 @@ function maySpend(backend: CudaBackend, bytes: number): boolean {
   return free - bytes >= total * FREE_SHARE;
 }
 
-/** Writes the values that the codes stand for. @param stride from one row to the next; other than the columns only where these are a multiple of `DEQUANTIZED_TOGETHER` */
-export function dequantizeInto(backend: CudaBackend, weight: Nf4Weight | Int8Weight, address: number, to: Format, stride = weight.shape[1]): void {
-  const size = util.sizeFromShape(weight.shape), columns = { i64: weight.shape[1] };
-  const out = { pointer: address }, gap = { i64: stride - weight.shape[1] };
-  if (weight.kind === 'int8') {
-    backend.launch(dequantizeInt8Program(to, size), [out, backend.pointer(weight.codes), backend.pointer(weight.absmax), { i64: size }, columns, gap]);
-    return;
-  }
-  const { absmax } = weight;
-  const scales = absmax.nested ? absmax.absmax : absmax.values;
-  backend.launch(dequantizeNf4Program(to, size), [
-    out, backend.pointer(weight.codes), backend.pointer(scales), absmax.nested ? backend.pointer(absmax.codes) : { pointer: 0 }, { f32: absmax.nested ? absmax.offset : 0 }, { i64: size }, columns, gap,
-  ]);
+/**
+ * Writes the values that the codes stand for.
+ * @param stride from one row to the next; other than the columns only where these are a multiple of `DEQUANTIZED_TOGETHER`
+ * @param contents of the room at the ends of the rows @default left as it is
+ */
+export function dequantizeInto(backend: CudaBackend, weight: Nf4Weight | Int8Weight, address: number, to: Format, stride = weight.shape[1], contents?: RoomContents): void {
+  const size = util.sizeFromShape(weight.shape), [rows, columns] = weight.shape;
+  const out = { pointer: address }, layout: KernelArgument[] = [{ i64: size }, { i64: columns }, { i64: stride - columns }];
+  const placed = { rows: contents ? rows : 0, room: contents?.columns ?? 0 };
+  backend.with('f32', contents ? [contents.b] : [], (b) => {
+    const room: KernelArgument[] = contents ? [contents.columns, backend.pointer(b), contents.rank, contents.from] : [0, { pointer: 0 }, 0, 0];
+    if (weight.kind === 'int8') {
+      backend.launch(dequantizeInt8Program(to, size, placed), [out, backend.pointer(weight.codes), backend.pointer(weight.absmax), ...layout, ...room]);
+      return;
+    }
+    const { absmax } = weight;
+    backend.launch(dequantizeNf4Program(to, size, placed), [
+      out, backend.pointer(weight.codes), backend.pointer(absmax.nested ? absmax.absmax : absmax.values), absmax.nested ? backend.pointer(absmax.codes) : { pointer: 0 },
+      { f32: absmax.nested ? absmax.offset : 0 }, ...layout, ...room,
+    ]);
+  });
 }

@@ -21,7 +21,7 @@ export interface BlockContext {
   attend: Attend;
   /** The LoRA branch of a linear layer, by its path. */
   lora(path: string): LoraBranch | undefined;
-  /** Nothing reads what a half returns: it runs for its gradients alone. @default false */
+  /** Nothing reads what a half returns: it runs for its gradients alone, which are taken at once. @default false */
   unread?: boolean;
 }
 
@@ -57,8 +57,8 @@ export function feedForwardHalf(model: LlamaModel, layer: number, x: Tensor2D, c
 }
 
 /** A block's linear layers by name, several of one input at a time; `residual` is added to the result. */
-function projections(model: LlamaModel, layer: number, { lora }: BlockContext): (names: readonly BlockModule[], input: Tensor, residual?: Tensor, unread?: boolean) => Tensor[] {
+function projections(model: LlamaModel, layer: number, { lora, unread: gradientNext }: BlockContext): (names: readonly BlockModule[], input: Tensor, residual?: Tensor, unread?: boolean) => Tensor[] {
   const { linear, biases } = model.blocks[layer];
   return (names, input, residual, unread) =>
-    adaptedLinears(input, names.map((name) => ({ weight: linear[name], lora: lora(modulePath(layer, name)), bias: biases?.[name], residual, unread })));
+    adaptedLinears(input, names.map((name) => ({ weight: linear[name], lora: lora(modulePath(layer, name)), bias: biases?.[name], residual, unread, gradientNext })));
 }

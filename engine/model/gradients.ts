@@ -1,10 +1,11 @@
-import { clone, tidy, type Scalar, type Tensor, type Tensor2D, type Variable } from '@tensorflow/tfjs-core';
+import { clone, dispose, keep, tidy, type Scalar, type Tensor, type Tensor2D, type Tensor4D, type Variable } from '@tensorflow/tfjs-core';
 import { addGradients } from '../tensor/gradient-sums.js';
-import { shelve, type Shelved } from '../tensor/replay.js';
+import { atHand, hasShelf, shelve, type Shelved } from '../tensor/replay.js';
 import { takeGradients } from '../tensor/take-gradients.js';
+import type { AttentionResult } from '../tensor/causal-attention.js';
 import type { LoraAdapter, LoraParameter } from './adapter.js';
 import type { DeviceBatch } from './batch-feed.js';
-import { attentionHalf, feedForwardHalf } from './block.js';
+import { attentionHalf, feedForwardHalf, type BlockContext } from './block.js';
 import { runBlocks } from './blocks.js';
 import { blockContext, embedBatch, summedLoss, type Llama } from './llama.js';
 
@@ -15,7 +16,10 @@ export interface GradientOptions {
   sums: readonly Variable[];
   /** They replace what is there instead of being added to it. */
   first: boolean;
-  /** Keep only what enters the blocks' halves and run each half again in the backward pass. The numbers are the same. @default false */
+  /**
+   * Keep only what enters the blocks' halves, and attention's results where there is a shelf for them, and run each half again in
+   * the backward pass. The numbers are the same. @default false
+   */
   recompute?: boolean;
 }
 
@@ -43,10 +47,21 @@ const parametersOf = (adapter: LoraAdapter, place: number): LoraParameter[] =>
 
 function halfByHalf(llama: TrainedLlama, batch: DeviceBatch, { weight, sums, first }: GradientOptions): Scalar {
   const { model, adapter } = llama;
-  const context = blockContext(llama, batch);
-  const { layers } = model.config;
   /** Blocks go by halves, of which one is in memory at a time: twice their number in all. */
-  const half = (place: number, x: Tensor2D, unread = false): Tensor2D => tidy(() => halves[place % 2](model, Math.floor(place / 2), x, { ...context, unread }));
+  const places = 2 * model.config.layers;
+  const half = (place: number, x: Tensor2D, context: BlockContext): Tensor2D => tidy(() => halves[place % 2](model, Math.floor(place / 2), x, context));
+  /** The half's result, and what the same half needs to be run again: its input, and attention's out and state where these cost no memory. */
+  const forward = (place: number, x: Tensor2D): { y: Tensor2D; needed: Tensor[] } => {
+    const kept: Tensor[] = [];
+    const onResult = hasShelf() ? ({ out, state }: AttentionResult) => void kept.push(keep(clone(out)), keep(state)) : undefined;
+    try {
+      return tidy(() => ({ y: half(place, x, blockContext(llama, batch, { onResult })), needed: [x, ...kept.map((tensor) => clone(tensor))] }));
+    } finally {
+      dispose(kept);
+    }
+  };
+  const again = (place: number, [x, out, state]: Tensor[]): Tensor2D =>
+    half(place, x as Tensor2D, { ...blockContext(llama, batch, { known: out && { out: out as Tensor4D, state } }), unread: true });
   const sumOf = new Map(adapter.parameters().map(({ name }, i) => [name, sums[i]]));
   /** Adds up the gradients of a part's parameters; f's value and the gradient of x remain. */
   const backward = <T extends Tensor>(f: () => T, x: Tensor2D, parameters: LoraParameter[], dy: Tensor): { value: T; dx: Tensor2D } => {
@@ -56,22 +71,23 @@ function halfByHalf(llama: TrainedLlama, batch: DeviceBatch, { weight, sums, fir
     return { value, dx: dx as Tensor2D };
   };
 
-  const inputs: Shelved[] = [];
-  let x = embedBatch(llama, batch);
-  for (let place = 0; place < 2 * layers; place++) {
-    const y = half(place, x);
-    inputs.push(shelve(x));
+  const shelved: Shelved[] = [];
+  let x = tidy(() => embedBatch(llama, batch)); // what it was made from goes at once
+  for (let place = 0; place < places - 1; place++) {
+    const { y, needed } = forward(place, x);
+    shelved.push(place === places - 2 ? atHand(needed) : shelve(needed)); // the last of them is the first to be needed
     x = y;
   }
-  const last = x;
-  inputs.at(-1)?.fetch();
-  const top = backward(() => summedLoss(llama, last, batch), last, adapter.parametersOf(undefined), clone(weight));
+  shelved.at(-2)?.fetch(); // which also frees what was put away last
+  // The last half's gradients come next to its own forward pass: it runs but once.
+  const last = x, lossOf = () => summedLoss(llama, half(places - 1, last, blockContext(llama, batch)), batch);
+  const top = backward(lossOf, last, [...parametersOf(adapter, places - 1), ...adapter.parametersOf(undefined)], clone(weight));
   let dy: Tensor = top.dx;
-  for (let place = 2 * layers - 1; place >= 0; place--) {
-    const input = inputs.pop()!.take() as Tensor2D;
-    inputs.at(-1)?.fetch();
-    const { value, dx } = backward(() => half(place, input, true), input, parametersOf(adapter, place), dy);
-    value.dispose();
+  for (let place = places - 2; place >= 0; place--) {
+    const needed = shelved.pop()!.take();
+    shelved.at(-1)?.fetch();
+    const { value, dx } = backward(() => again(place, needed), needed[0] as Tensor2D, parametersOf(adapter, place), dy);
+    dispose([value, ...needed.slice(1)]);
     dy = dx;
   }
   const embeddings = adapter.parametersOf('embedding');

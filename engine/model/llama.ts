@@ -1,7 +1,7 @@
 import { add, gather, mul, reshape, tensor2d, tidy, type Tensor2D } from '@tensorflow/tfjs-core';
 import { windowOf } from '../formats/llama-config.js';
 import { adaptedLinear } from '../tensor/adapted-linear.js';
-import { causalAttention } from '../tensor/causal-attention.js';
+import { causalAttention, type AttentionMemory } from '../tensor/causal-attention.js';
 import { embedding } from '../tensor/embedding.js';
 import { headCrossEntropy } from '../tensor/head-cross-entropy.js';
 import type { LoraBranch } from '../tensor/lora.js';
@@ -51,11 +51,11 @@ export interface BranchedModel {
 export const batchContext = (llama: BranchedModel, { shape, positions, segments }: TokenBatch): BlockContext =>
   blockContext(llama, { shape, segments: tensor2d(segments, shape, 'int32'), rope: ropeTables(llama.model.config, positions, shape) });
 
-/** The same of a batch that is on the device. */
-export const blockContext = ({ model, adapter, draw }: BranchedModel, { shape, segments, rope }: Pick<DeviceBatch, 'shape' | 'segments' | 'rope'>): BlockContext => ({
+/** The same of a batch that is on the device. @param memory of attention's results, for blocks that are run again */
+export const blockContext = ({ model, adapter, draw }: BranchedModel, { shape, segments, rope }: Pick<DeviceBatch, 'shape' | 'segments' | 'rope'>, memory: AttentionMemory = {}): BlockContext => ({
   shape,
   rope,
-  attend: (layer, q, k, v, rope) => causalAttention(q, k, v, segments, { window: windowOf(model.config, layer), rope }),
+  attend: (layer, q, k, v, rope) => causalAttention(q, k, v, segments, { window: windowOf(model.config, layer), rope, ...memory }),
   lora: (path) => adapter?.branch(path, draw),
 });
 

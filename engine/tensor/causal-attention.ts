@@ -1,9 +1,9 @@
 import {
-  add, cast, concat, equal, expandDims, greater, lessEqual, logicalAnd, matMul, mul, range, reshape, slice, softmax, sub, sum, tensor1d, tidy, transpose,
+  add, cast, clone, concat, equal, expandDims, greater, lessEqual, logicalAnd, matMul, mul, range, reshape, slice, softmax, sub, sum, tensor1d, tidy, transpose,
   type Tensor, type Tensor2D, type Tensor3D, type Tensor4D,
 } from '@tensorflow/tfjs-core';
 import { differentiable, registerPortableKernel, runKernel, type Inputs } from './kernel.js';
-import { rotate } from './rotary-embedding.js';
+import { rotate, RotaryEmbedding } from './rotary-embedding.js';
 import { expectShape, shapeError, shapeText } from './shape-error.js';
 
 /**
@@ -38,6 +38,20 @@ export interface CausalAttentionGradInputs extends CausalAttentionInputs {
   state: Tensor;
 }
 
+/** What the forward kernel makes. */
+export interface AttentionResult {
+  out: Tensor4D;
+  state: Tensor;
+}
+
+/** For a forward pass that is run again: what attention made the first time need not be made anew. */
+export interface AttentionMemory {
+  /** Is told of what was made, which is disposed unless kept. */
+  onResult?: (result: AttentionResult) => void;
+  /** What `onResult` was told of by a call with the same operands. It stays the caller's. */
+  known?: AttentionResult;
+}
+
 /**
  * softmax(q·kᵀ / sqrt(D))·v, causal and only within a segment, so that packed rows do not see each other. Query head h reads
  * key head floor(h / (H / Hkv)).
@@ -50,6 +64,7 @@ export interface CausalAttentionGradInputs extends CausalAttentionInputs {
  * @param options.rope q and k are rotated within the op, and their gradients back
  * @param options.window a query sees the keys at most `window` - 1 positions before its own, as in transformers' sliding-window
  *   attention @default all of its segment's past
+ * @param options.onResult, options.known see `AttentionMemory`
  * @returns [B, T, H, D]
  */
 export function causalAttention(
@@ -57,7 +72,7 @@ export function causalAttention(
   k: Tensor4D,
   v: Tensor4D,
   segments: Tensor2D,
-  { keptProbabilities = 2 ** 24, window, rope }: CausalAttentionOptions = {},
+  { keptProbabilities = 2 ** 24, window, rope, onResult, known }: CausalAttentionOptions & AttentionMemory = {},
 ): Tensor4D {
   if (q.rank !== 4) throw shapeError(`causalAttention: q: expected [B,T,H,D], got ${shapeText(q)}`);
   const [batch, length, heads, size] = q.shape;
@@ -73,7 +88,10 @@ export function causalAttention(
   return differentiable<Tensor4D>(
     { q, k, v },
     (save) => {
-      const [out, state, queries = q, keys = k] = runKernel<[Tensor4D, Tensor, ...Tensor4D[]]>(CausalAttention, { q, k, v, segments, ...rope }, attrs);
+      const [out, state, queries = q, keys = k] = known
+        ? [clone(known.out), known.state, ...(rope ? [q, k].map((x) => runKernel<Tensor4D>(RotaryEmbedding, { x, ...rope }, { inverse: false })) : [])]
+        : runKernel<[Tensor4D, Tensor, ...Tensor4D[]]>(CausalAttention, { q, k, v, segments, ...rope }, attrs);
+      onResult?.({ out, state });
       save([queries, keys, v, segments, out, state, ...(rope ? [rope.cos, rope.sin] : [])]);
       return out;
     },

@@ -20,6 +20,8 @@ export interface LinearMember extends QuantizedLinearOptions {
   weight: FrozenWeight;
   /** Nothing reads the result: only what its gradients need is computed. @default false */
   unread?: boolean;
+  /** The gradients are taken soon: what the product was made with may stay in memory for them. @default false */
+  gradientNext?: boolean;
 }
 
 /**
@@ -46,7 +48,7 @@ export function quantizedLinears(x: Tensor, members: readonly LinearMember[]): T
   const isMatrix = x.rank === 2; // a reshape costs an op call, which counts where the rows are few
   const count = util.sizeFromShape(lead);
   const rows = (tensor: Tensor): Tensor2D => (isMatrix ? (tensor as Tensor2D) : reshape(tensor, [count, tensor.shape.at(-1)!]));
-  const attrs: QuantizedLinearAttrs = { members: members.map(({ weight, lora, unread }) => ({ weight, scale: lora?.scale ?? 0, dropout: lora?.dropout, unread })) };
+  const attrs: QuantizedLinearAttrs = { members: members.map(({ weight, lora, unread, gradientNext }) => ({ weight, scale: lora?.scale ?? 0, dropout: lora?.dropout, unread, gradientNext })) };
   const input = rows(x);
   const forward: Inputs = { x: input };
   members.forEach(({ lora, bias, residual }, i) =>
@@ -93,6 +95,8 @@ export interface LinearMemberAttrs {
   dropout?: DropoutOptions;
   /** y may hold anything. */
   unread?: boolean;
+  /** A backend may keep what it made for the product, with `hidden`, until the gradients' kernels. */
+  gradientNext?: boolean;
 }
 export interface QuantizedLinearAttrs {
   members: LinearMemberAttrs[];

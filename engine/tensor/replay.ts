@@ -57,20 +57,22 @@ export interface Replayer {
   settle(weights: readonly FrozenWeight[]): void;
   /** Bytes in use, those of them that are the products' workspace, and bytes that may still be taken. */
   memory(): { inUse: number; workspace: number; free: number };
-  /** Puts a tensor away; see `shelve`. */
-  shelve(x: Tensor): Shelved;
+  /** Whether `shelve` takes tensors out of the device's memory. */
+  readonly hasShelf: boolean;
+  /** Puts tensors away; see `shelve`. */
+  shelve(tensors: readonly Tensor[]): Shelved;
   /** Begins to read float32 scalars; see `readScalars`. */
   read(scalars: readonly Tensor[]): () => number[];
   /** Forgets what was recorded, and frees its memory. */
   clear(): void;
 }
 
-/** A tensor that was put away. */
+/** Tensors that were put away together. */
 export interface Shelved {
-  /** Begins to bring it back; `take` waits for it. */
+  /** Begins to bring them back, unless it has; `take` waits for them. */
   fetch(): void;
-  /** The tensor, once. */
-  take(): Tensor;
+  /** The tensors, once. */
+  take(): Tensor[];
 }
 
 /** The current backend's, if it offers one. */
@@ -91,5 +93,11 @@ export function readScalars(scalars: readonly Tensor[]): () => Promise<number[]>
   return async () => values?.() ?? Promise.all(scalars.map(async (scalar) => (await scalar.data())[0]));
 }
 
-/** Puts a tensor that is needed much later out of the way. It belongs to the shelf from then on. */
-export const shelve = (x: Tensor): Shelved => replayer()?.shelve(x) ?? { fetch: () => undefined, take: () => x };
+/** Tensors that stay where they are. */
+export const atHand = (tensors: readonly Tensor[]): Shelved => ({ fetch: () => undefined, take: () => [...tensors] });
+
+/** Puts tensors that are needed much later out of the way. They belong to the shelf from then on. */
+export const shelve = (tensors: readonly Tensor[]): Shelved => replayer()?.shelve(tensors) ?? atHand(tensors);
+
+/** Whether `shelve` takes tensors out of the device's memory, so that more may be kept than must be. */
+export const hasShelf = (): boolean => replayer()?.hasShelf ?? false;

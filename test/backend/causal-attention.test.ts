@@ -1,6 +1,6 @@
-import { grads, memory, mul, ones, tensor2d, tensor4d, tidy, type Tensor, type Tensor3D, type Tensor4D } from '@tensorflow/tfjs-core';
+import { clone, dispose, grads, keep, memory, mul, ones, tensor2d, tensor4d, tidy, type Tensor, type Tensor3D, type Tensor4D } from '@tensorflow/tfjs-core';
 import { expect, it } from 'vitest';
-import { causalAttention } from '../../engine/tensor/causal-attention.js';
+import { causalAttention, type AttentionMemory, type AttentionResult } from '../../engine/tensor/causal-attention.js';
 import { rotaryEmbedding } from '../../engine/tensor/rotary-embedding.js';
 import { describeBackends } from '../kit/backends.js';
 import { checkOp, expectClose, random, toTensor, type Numbers } from '../kit/check-op.js';
@@ -106,6 +106,21 @@ describeBackends('causalAttention', ({ tolerance }) => {
     }
     for (const tensor of [...inside, ...apart]) tensor.dispose();
     expect(memory().numTensors - before).toBe(0);
+  });
+
+  it.each([{ keptProbabilities: 0 }, {}, { rotated: true }])('gives the same gradients from a result that is known: %o', async ({ rotated, ...options }: { keptProbabilities?: number; rotated?: boolean }) => {
+    const rope = { cos: toTensor(random([2, 5, 2])) as Tensor3D, sin: toTensor(random([2, 5, 2])) as Tensor3D };
+    const [q, k, v, dy] = [[2, 5, 4, 4], [2, 5, 2, 4], [2, 5, 2, 4], [2, 5, 4, 4]].map((shape) => toTensor(random(shape)));
+    const segments = tensor2d([[1, 1, 2, 2, 2], [1, 1, 1, 1, 0]], [2, 5], 'int32');
+    const attend = (memory: AttentionMemory) => (...[q, k, v]: Tensor[]) => causalAttention(q as Tensor4D, k as Tensor4D, v as Tensor4D, segments, { ...options, ...memory, rope: rotated ? rope : undefined });
+    let known: AttentionResult | undefined;
+    const out = attend({ onResult: ({ out, state }) => (known = { out: keep(clone(out)), state: keep(state) }) })(q, k, v);
+    const again = attend({ known })(q, k, v);
+    expect(await again.data()).toEqual(await out.data());
+    const [expected, actual] = [{}, { known }].map((memory) => grads(attend(memory))([q, k, v], dy));
+    for (const [i, gradient] of actual.entries()) expect(await gradient.data()).toEqual(await expected[i].data());
+    expect(known!.out.isDisposed || known!.state.isDisposed).toBe(false);
+    dispose([q, k, v, dy, segments, rope.cos, rope.sin, out, again, ...expected, ...actual, known!.out, known!.state]);
   });
 
   it('stays finite where scores are huge', async () => {

@@ -1,3 +1,4 @@
+import { dispose, memory } from '@tensorflow/tfjs-core';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { logits, type LabelledBatch } from '../../engine/model/llama.js';
 import type { LlamaModel } from '../../engine/model/load.js';
@@ -6,6 +7,7 @@ import type { LoraAdapter } from '../../engine/model/adapter.js';
 import { selectBackend } from '../../engine/tensor/backends.js';
 import { goldenPath, readGolden, relativeError } from '../kit/golden.js';
 import { batchGradients } from '../kit/gradients.js';
+import { withShelf } from '../kit/shelf.js';
 import { loadSmallModel } from '../kit/small-model.js';
 
 let model: LlamaModel;
@@ -57,6 +59,20 @@ describe('a LLaMA with grouped heads', () => {
     const errors = adapter.parameters().map(({ name }, i) => [name, relativeError(gradients[i].dataSync(), golden(`grad.${name}`).data)] as const);
     expect(errors).toHaveLength(2 * (7 * 2 + 1));
     expect(errors.filter(([, error]) => !(error < 1e-4))).toEqual([]);
+  });
+
+  it('runs blocks again with attention as it was, where there is a shelf for it', async () => {
+    const options = { weight: 1, recompute: true }, tensors = [memory().numTensors];
+    const plain = batchGradients({ model, adapter }, batch, options);
+    tensors.push(memory().numTensors);
+    const { result: { loss, gradients }, counts } = withShelf(() => batchGradients({ model, adapter }, batch, options));
+    tensors.push(memory().numTensors);
+    expect(tensors[2] - tensors[1]).toBe(tensors[1] - tensors[0]);
+    // Halves of blocks in turn, but for the last block's: an attention half's input, attention's result and its state; a feed-forward half's input.
+    expect(counts).toEqual(Array.from({ length: 2 * model.config.layers - 2 }, (_, place) => (place % 2 === 0 ? 3 : 1)));
+    expect(loss.dataSync()).toEqual(plain.loss.dataSync());
+    gradients.forEach((gradient, i) => expect(gradient.dataSync()).toEqual(plain.gradients[i].dataSync()));
+    dispose([loss, plain.loss, ...gradients, ...plain.gradients]);
   });
 
   it('gives the same, whatever the counted positions are padded to', async () => {

@@ -7,6 +7,7 @@ import type { MatrixOperand } from '../cublas-lt.js';
 import { branchesDown, branchGradients, fitsRoom, inputGradients, linears, roomyLinears, takesRoomy, type Branch } from '../lora-branch.js';
 import type { Format } from '../program.js';
 import { binaryProgram } from '../programs/elementwise.cu.js';
+import { heldCopy } from '../weights.js';
 
 /** Runs with those of the named inputs that are there in the wanted format, by name. */
 function withNamed<T>(backend: CudaBackend, format: Format, inputs: Record<string, TensorInfo | undefined>, names: readonly string[], use: (converted: Record<string, TensorInfo>) => T): T {
@@ -20,26 +21,33 @@ const branchOf = ({ weight: { shape: [out, inner] }, scale, dropout }: LinearMem
 const inputOf = (backend: CudaBackend, x: TensorInfo, rows: number, inner: number, branches: readonly Branch[]): MatrixOperand =>
   takesRoomy(branches) ? backend.rowsOf(x, rows, inner) : backend.matrix(x, rows, inner);
 
+/** A matrix' copy stays for the gradient where it takes at most so many times x's memory: of a short pass it would be the larger part. */
+const HELD_WIDTHS = 2;
+
 /** Every y and hidden in bf16, accumulated in float32. */
 export const quantizedLinearKernel = cudaKernel<LinearInputs, QuantizedLinearAttrs>(QuantizedLinear, ({ inputs, attrs: { members }, backend }) => {
   const [rows, inner] = inputs.x.shape;
-  const ys = members.map(({ weight }) => backend.make([rows, weight.shape[0]], 'float32', 'bf16', 'a linear layer'));
+  const isRead = members.some(({ unread }) => !unread);
+  const ys = members.map(({ weight: { shape: [out] } }, i) => {
+    const residual = inputs[`residual${i}`];
+    return residual && !isRead ? backend.view(residual, [rows, out]) : backend.make([rows, out], 'float32', 'bf16', 'a linear layer'); // what nobody reads takes no memory of its own
+  });
   return withNamed(backend, 'bf16', inputs, ['x', ...members.map((_, i) => `residual${i}`)], ({ x, ...residuals }) => {
     const branches = members.map((member, i) => {
       const a = inputs[`a${i}`], b = inputs[`b${i}`];
       return a && b && { ...branchOf(member, a.shape[0]), a, b };
     });
     const present = branches.filter((branch) => branch !== undefined);
-    const isRead = members.some(({ unread }) => !unread);
     const input = inputOf(backend, x, rows, inner, present), place = isRead && fitsRoom(input, present, members.map(({ weight }) => weight));
     const hiddens = branchesDown(backend, input, present, { place });
     if (!isRead) return [...ys, ...hiddens];
     withNamed(backend, 'f32', inputs, members.map((_, i) => `bias${i}`), (biases) => {
-      const products = members.map(({ weight }, i) => {
-        const branch = branches[i], residual = residuals[`residual${i}`];
+      const products = members.map(({ weight, gradientNext }, i) => {
+        const branch = branches[i], residual = residuals[`residual${i}`], hidden = branch && hiddens[present.indexOf(branch)];
         return {
           y: backend.matrix(ys[i], rows, weight.shape[0]), weight, bias: biases[`bias${i}`] as TensorInfo | undefined,
-          branch: branch && { ...branch, hidden: hiddens[present.indexOf(branch)] }, residual: residual && backend.address(residual),
+          branch: branch && hidden && { ...branch, hidden }, residual: residual && backend.address(residual),
+          holder: gradientNext && weight.shape[0] <= HELD_WIDTHS * rows ? hidden : undefined,
         };
       });
       for (const { y, bias } of (place ? roomyLinears : linears)(backend, input, products)) addBias(backend, y.address, bias!, rows, y.columns);
@@ -77,7 +85,7 @@ export const quantizedLinearGradInputKernel = cudaKernel<LinearGradInputs, Quant
   withNamed(backend, 'bf16', inputs, members.map((_, i) => `dy${i}`), (dys) =>
     inputGradients(backend, backend.matrix(dx, rows, inner), members.map((member, i) => {
       const dHidden = inputs[`dHidden${i}`], a = inputs[`a${i}`], { weight } = member;
-      return { dy: backend.matrix(dys[`dy${i}`], rows, weight.shape[0]), weight, branch: dHidden && a && { ...branchOf(member, a.shape[0]), dHidden, a } };
+      return { dy: backend.matrix(dys[`dy${i}`], rows, weight.shape[0]), weight: (dHidden && heldCopy(backend, weight, dHidden)) ?? weight, branch: dHidden && a && { ...branchOf(member, a.shape[0]), dHidden, a } };
     })));
   return dx;
 });

@@ -7,6 +7,7 @@
 import { DROPOUT_SPAN } from '../../tensor/dropout-rate.js';
 import { ceilDiv, type CudaProgram } from '../program.js';
 import { dropoutDraws } from './dropout.cu.js';
+import { placeFactor } from './place-factor.cu.js';
 
 /** Largest rank for these kernels; above it cublasLt is used. */
 export const MAX_RANK = 64;
@@ -365,15 +366,10 @@ export const placeFactorsProgram = (members: number, rows: number, room: number)
   entry: 'place_factors',
   grid: [ceilDiv(rows * (room / 8), PLACE_THREADS), 1, members],
   block: [PLACE_THREADS, 1, 1],
-  source: () => /* cuda */ `
+  source: () => placeFactor + /* cuda */ `
 extern "C" __global__ void __launch_bounds__(${PLACE_THREADS}) place_factors(int columns, int stride, int room, ${each(members, (m) => `bf16* matrix${m}, int rows${m}, const float* b${m}, int rank${m}, int from${m}`, ', ')}) {
   ${[['bf16*', 'matrix'], ['int', 'rows'], ['const float*', 'b'], ['int', 'rank'], ['int', 'from']].map(([type, name]) => pick(members, type, name)).join('\n  ')}
-  int at = blockIdx.x * ${PLACE_THREADS} + threadIdx.x, units = room / 8, row = at / units, k = at % units * 8;
-  if (row >= rows) return;
-  Pack<bf16, 8> out;
-  #pragma unroll
-  for (int i = 0; i < 8; i++) out.v[i] = k + i >= from && k + i < from + rank ? toBf16(b[(i64)row * rank + k + i - from]) : bf16{ 0 };
-  storePack(matrix + (i64)row * stride + columns + k, out);
+  placeFactor(matrix + columns, stride, rows, room, b, rank, from, blockIdx.x * ${PLACE_THREADS} + threadIdx.x);
 }`,
 });
 

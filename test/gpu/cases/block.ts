@@ -1,5 +1,5 @@
-import { cast, concat, mul, notEqual, reshape, tensor2d, tensor3d, type Tensor, type Tensor1D, type Tensor2D, type Tensor3D, type Tensor4D } from '@tensorflow/tfjs-core';
-import { causalAttention } from '../../../engine/tensor/causal-attention.js';
+import { cast, clone, concat, dispose, keep, mul, notEqual, reshape, tensor2d, tensor3d, type Tensor, type Tensor1D, type Tensor2D, type Tensor3D, type Tensor4D } from '@tensorflow/tfjs-core';
+import { causalAttention, type AttentionResult } from '../../../engine/tensor/causal-attention.js';
 import { dropoutMask } from '../../../engine/tensor/dropout-mask.js';
 import { embedding } from '../../../engine/tensor/embedding.js';
 import { freezeWeight, type BaseDtype } from '../../../engine/tensor/frozen-weight.js';
@@ -83,6 +83,21 @@ export const blockCases: GpuCase[] = [
       },
     }),
   ),
+  ...[false, true].map((turned): GpuCase => ({
+    name: `causalAttention run again with its result known${turned ? ', rotated' : ''}`,
+    tolerance: 2e-2,
+    run: (random) => {
+      const shape = [2, 129, 4, 100], segments = packedSegments(random, shape), rows = reshape(cast(notEqual(segments, 0), 'float32'), [2, 129, 1, 1]);
+      const inputs = [random.tensor(shape, 2), random.tensor(shape, 2), random.tensor(shape)] as Tensor4D[];
+      const angles = random.values(2 * 129 * 50, Math.PI), [cos, sin] = [Math.cos, Math.sin].map((of) => tensor3d(angles.map(of), [2, 129, 50]));
+      const rope = turned ? { cos, sin } : undefined;
+      let known: AttentionResult | undefined;
+      causalAttention(inputs[0], inputs[1], inputs[2], segments, { rope, onResult: ({ out, state }) => (known = { out: keep(clone(out)), state: keep(state) }) });
+      const results = withGradients(random, inputs, (q, k, v) => mul(causalAttention(q as Tensor4D, k as Tensor4D, v as Tensor4D, segments, { rope, known }), rows));
+      dispose([known!.out, known!.state]);
+      return results;
+    },
+  })),
   ...[[3, 64], [5, 33], [2, 3200], [1, 8], [300, 576]].map(([rows, columns]): GpuCase => ({
     name: `rmsNorm [${rows},${columns}]`,
     tolerance: 1e-5,

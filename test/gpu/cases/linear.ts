@@ -1,4 +1,5 @@
-import { concat, grads, tensor1d, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
+import { backend, concat, grads, tensor1d, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
+import type { CudaBackend } from '../../../engine/cuda/backend.js';
 import { dequantize, freezeWeight, type BaseDtype, type FrozenWeight } from '../../../engine/tensor/frozen-weight.js';
 import { linearCrossEntropy } from '../../../engine/tensor/linear-cross-entropy.js';
 import { quantizedLinear, quantizedLinears } from '../../../engine/tensor/quantized-linear.js';
@@ -45,6 +46,17 @@ const groups = [
   { rows: 6400, inner: 320, outs: [32], ranks: [8], rate: 0.05 },
   { rows: 6401, inner: 128, outs: [32, 40], ranks: [8, 8], rate: 0.5 },
 ];
+
+/** Runs with the copies of quantised matrices made anew for each use, where the current backend is `cuda`. */
+function withoutCopies<T>(run: () => T): T {
+  const current = backend() as Partial<Pick<CudaBackend, 'keepDequantized'>>, before = current.keepDequantized;
+  if (before) current.keepDequantized = 'never';
+  try {
+    return run();
+  } finally {
+    if (before) current.keepDequantized = before;
+  }
+}
 
 export const linearCases: GpuCase[] = [
   ...bases.map(([name, base]): GpuCase => ({
@@ -106,6 +118,25 @@ export const linearCases: GpuCase[] = [
       },
     };
   }),
+  // Copies that last for a product, or from it to its gradient: the branch's B is written with the values. More than one block of values.
+  ...[false, true].flatMap((gradientNext) => [[0, [72, 40], [8, 8]], [1, [264, 136], [16, 8]], [2, [48, 96], [8, 0]]].map((values): GpuCase => {
+    const [kind, outs, ranks] = values as [number, number[], number[]], [base, dtype] = bases[kind], rows = 70, inner = 136;
+    return {
+      name: `quantizedLinears of ${base} matrices [${outs}]x${inner} whose copies do not stay, ranks ${ranks}${gradientNext ? ', the gradient next' : ''}`,
+      run: (random) => {
+        const weights = outs.map((out) => frozen(random, [out, inner], dtype)), norm = random.tensor<Tensor1D>([inner]);
+        const factors = outs.flatMap((out, i) => (ranks[i] > 0 ? [random.tensor([ranks[i], inner], 0.2), random.tensor([out, ranks[i]], 0.5)] : []));
+        const identity = freezeWeight(Float32Array.from({ length: inner * inner }, (_, i) => (i % (inner + 1) === 0 ? 1 : 0)), [inner, inner], { dtype: 'bf16' });
+        return withoutCopies(() => withGradients(random, [random.tensor([rows, inner]), ...factors], (x, ...own) => {
+          const normed = rmsNorm(quantizedLinear(x, identity), norm, 1e-5, { forLinears: true });
+          return concat(quantizedLinears(normed, weights.map((weight, i) => {
+            const lora = ranks[i] > 0 ? { a: own.shift() as Tensor2D, b: own.shift() as Tensor2D, scale: 1 + i, dropout: { rate: 0.1, key: { seed: 11, step: 2, stream: i } } } : undefined;
+            return { weight, lora, gradientNext };
+          })), 1);
+        }));
+      },
+    };
+  })),
   {
     name: 'quantizedLinear with a bias',
     run: (random) => {
