@@ -6,7 +6,7 @@ import { stateLength, type AttentionShape } from './programs/attention-shape.js'
 import { attentionWgmmaProgram, forwardTiles } from './programs/attention-wgmma-forward.cu.js';
 import { attentionWgmmaKeyGradientProgram, keyGradientTiles } from './programs/attention-wgmma-key-gradient.cu.js';
 import { attentionWgmmaQueryGradientProgram, queryGradientTiles } from './programs/attention-wgmma-query-gradient.cu.js';
-import { boxColumns, fitsCopyEngine, sectionHeads, type WgmmaTiles } from './programs/attention-wgmma.cu.js';
+import { boxColumns, fitsCopyEngine, fitsSectors, sectionHeads, type WgmmaTiles } from './programs/attention-wgmma.cu.js';
 
 /** Device addresses; matrices are bf16. */
 export interface AttentionOperands {
@@ -65,8 +65,8 @@ export function attentionKernels(device: CudaDevice, shape: AttentionShape): Att
 const SMALL_HEAD = 64;
 
 /** The fastest of `bench/gpu-attention.ts` on an H100. */
-export const chosenTiles = ({ headSize }: AttentionShape): AttentionTiles =>
-  ({ forward: forwardTiles(), queryGradient: queryGradientTiles(headSize), keyGradient: keyGradientTiles(headSize) });
+export const chosenTiles = (shape: AttentionShape): AttentionTiles =>
+  ({ forward: { ...forwardTiles(), sectors: fitsSectors(shape) }, queryGradient: queryGradientTiles(shape.headSize), keyGradient: keyGradientTiles(shape.headSize) });
 
 export const portableAttention = (device: CudaDevice): AttentionKernels => ({
   forward: (shape, { out, outStride, logSum, q, k, v, bounds }) =>
