@@ -6,6 +6,7 @@
  */
 import { ceilDiv, type CudaProgram } from '../program.js';
 import { dropoutDraws } from './dropout.cu.js';
+import { inputSource } from './lora-input-source.cu.js';
 
 /** Largest rank for these kernels; above it cublasLt is used. */
 export const MAX_RANK = 64;
@@ -19,7 +20,7 @@ export type Factor = 'a' | 'b';
 /** Bytes from one row of keep bits to the next: a bit for each value, in whole 16-byte units for each block of 128 columns. */
 export const bitsPitch = (inner: number): number => ceilDiv(inner, 128) * 16;
 
-const each = (members: number, text: (member: number) => string, separator = '\n  '): string => Array.from({ length: members }, (_, m) => text(m)).join(separator);
+export const each = (members: number, text: (member: number) => string, separator = '\n  '): string => Array.from({ length: members }, (_, m) => text(m)).join(separator);
 /** `name` becomes member blockIdx.z's. */
 const pick = (members: number, type: string, name: string): string => `${type} ${name} = ${name}0;${each(members, (m) => (m > 0 ? ` if (blockIdx.z == ${m}) ${name} = ${name}${m};` : ''), '')}`;
 
@@ -34,11 +35,18 @@ export interface LoraDownShape {
   members: number;
   dropout: boolean;
   rows: number;
+  /** x is silu(gate) · up, which is made and written on the way. @default false */
+  gated?: boolean;
 }
 
-/** Tall inputs fill the device with blocks of 32 rows, which read the factors half as often; short ones need more warps to a block. */
-const downShape = ({ rows, rank, members }: LoraDownShape) => {
+/**
+ * Tall inputs fill the device with blocks of 32 rows, which read the factors half as often; short ones need more warps to a block, and so
+ * does an input that is made: its halves are twice the bytes on their way, and registers for 32 rows are left where there is one tile.
+ */
+const downShape = ({ rows, rank, members, gated }: LoraDownShape) => {
   const tiles = members * rankTiles(rank);
+  if (gated && tiles === 1 && rows >= 3072) return { tall: 2, warps: 16 };
+  if (gated) return { tall: 1, warps: rows <= 2048 && tiles <= 3 ? 16 : 8 };
   if (rows >= 3072 && tiles <= 3) return { tall: 2, warps: 12 };
   return { tall: 1, warps: rows <= 2048 && tiles <= 3 ? 16 : 8 };
 };
@@ -47,20 +55,20 @@ const downShape = ({ rows, rank, members }: LoraDownShape) => {
  * For each member: out [rows, rank] = scale · dropout(x [rows, inner]) · aᵀ. A block owns 16 or 32 rows, its warps share the inner
  * dimension. Each thread reads 16 neighbouring bytes of a row and takes them for the tensor core's scattered columns: the sum does
  * not mind the order as long as both operands have the same. With dropout the keep bits of x are left in `bits`. Where `room` is not
- * null, out is written there too, in rows that are x's. Args: x, rows, inner, x's stride, bits' pitch, first, threshold, step, key0,
- * key1, draw, then for each member out, room, bits, a, scale, stream.
+ * null, out is written there too, in rows that are x's. Args: x (where it is made: x, gate, up), rows, inner, x's stride, bits' pitch,
+ * first, threshold, step, key0, key1, draw, then for each member out, room, bits, a, scale, stream.
  */
 export const loraDownProgram = (shape: LoraDownShape): CudaProgram => {
-  const { rank, members, dropout, rows } = shape;
-  const tiles = rankTiles(rank), { tall, warps } = downShape(shape), width = members * tiles * 8 + 1;
+  const { rank, members, dropout, rows, gated = false } = shape;
+  const tiles = rankTiles(rank), { tall, warps } = downShape(shape), width = members * tiles * 8 + 1, source = inputSource(gated);
   return {
-    key: `lora_down_${rank}x${members}_${dropout ? 'drop' : 'all'}_${tall}x${warps}`,
+    key: `lora_down_${rank}x${members}_${dropout ? 'drop' : 'all'}_${tall}x${warps}${gated ? '_gated' : ''}`,
     entry: 'lora_down',
     grid: [ceilDiv(rows, 16 * tall), 1, 1],
     block: [warps * 32, 1, 1],
     sharedBytes: 4 * warps * 16 * tall * width,
-    source: () => dropoutDraws + /* cuda */ `
-extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(const bf16* x, i64 rows, int inner, int stride, int pitch, i64 first, u32 threshold, u32 step, u32 key0, u32 key1, const u32* draw,
+    source: () => dropoutDraws + source.functions + /* cuda */ `
+extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(${source.parameters}, i64 rows, int inner, int stride, int pitch, i64 first, u32 threshold, u32 step, u32 key0, u32 key1, const u32* draw,
     ${each(members, (m) => `bf16* out${m}, bf16* room${m}, u8* bits${m}, const float* a${m}, float scale${m}, u32 stream${m}`, ',\n    ')}) {
   constexpr int TALL = ${tall}, WARPS = ${warps}, TILES = ${tiles}, MEMBERS = ${members}, WIDTH = ${width};
   extern __shared__ float parts[]; // [WARPS][16 * TALL][WIDTH]
@@ -75,31 +83,36 @@ extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(const bf16
   float sum[MEMBERS][TALL][TILES][4] = {};
   // Reads outside are led to valid places instead of being left out, so that no branch keeps the draws from overlapping: rows beyond the
   // last are not written in the end, nor are ranks; columns beyond the last are masked.
-  const bf16* lines[TALL][2];
+  ${source.line} lines[TALL][2];
   ${dropout ? 'u64 blocks[TALL][2]; u32 bitLines[TALL][2]; // fewer than 2^32 bytes of bits' : ''}
   #pragma unroll
   for (int i = 0; i < TALL; i++)
     #pragma unroll
     for (int h = 0; h < 2; h++) {
       i64 row = min(base + i * 16 + h * 8 + g, rows - 1);
-      lines[i][h] = x + row * stride;
+      lines[i][h] = ${source.lineOf};
       ${dropout ? 'blocks[i][h] = (u64)(first + row * inner) >> 3; bitLines[i][h] = (u32)row * (u32)pitch;' : ''}
     }
-  Pack<u32, 4> next[TALL][2];
+  ${source.fetched} next[TALL][2];
   auto fetch = [&](int k) {
     #pragma unroll
     for (int i = 0; i < TALL; i++)
       #pragma unroll
-      for (int h = 0; h < 2; h++) next[i][h] = *reinterpret_cast<const Pack<u32, 4>*>(lines[i][h] + (k < inner ? k : 0));
+      for (int h = 0; h < 2; h++) next[i][h] = ${source.fetch('lines[i][h]', '(k < inner ? k : 0)')};
   };
   fetch(warp * 32 + t * 8);
   for (int k = warp * 32 + t * 8; k - t * 8 < inner; k += WARPS * 32) {
     u32 inside = k < inner ? 0xffffffffu : 0u;
     int at = k < inner ? k : 0;
+    ${source.fetched} fetched[TALL][2];
+    #pragma unroll
+    for (int i = 0; i < TALL; i++) { fetched[i][0] = next[i][0]; fetched[i][1] = next[i][1]; }
+    fetch(k + WARPS * 32); // on its way while this step is computed
     Pack<u32, 4> read[TALL][2];
     #pragma unroll
-    for (int i = 0; i < TALL; i++) { read[i][0] = next[i][0]; read[i][1] = next[i][1]; }
-    fetch(k + WARPS * 32); // on its way while this step is computed
+    for (int i = 0; i < TALL; i++)
+      #pragma unroll
+      for (int h = 0; h < 2; h++) read[i][h] = ${source.values('fetched[i][h]')};
     #pragma unroll
     for (int m = 0; m < MEMBERS; m++) {
       Pack<float, 4> low[TILES], high[TILES];
@@ -132,7 +145,12 @@ extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(const bf16
           }
       }
     }
+    #pragma unroll
+    for (int i = 0; i < TALL; i++)
+      #pragma unroll
+      for (int h = 0; h < 2; h++) { ${source.leave('read[i][h]', 'base + i * 16 + h * 8 + g')} }
   }
+  ${source.finish}
   #pragma unroll
   for (int m = 0; m < MEMBERS; m++)
     #pragma unroll
@@ -159,11 +177,11 @@ extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(const bf16
   };
 };
 
-const SPREAD_COLUMNS = 128;
-const SPREAD_ROWS = 128;
+export const SPREAD_COLUMNS = 128;
+export const SPREAD_ROWS = 128;
 
 /** m16n8k8 where the rank allows, else steps of m16n8k16. */
-const spreadProducts = /* cuda */ `
+export const spreadProducts = /* cuda */ `
 __device__ __forceinline__ void mmaShort(float (&c)[4], u32 a0, u32 a1, u32 b) {
   asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a0), "r"(a1), "r"(b));
@@ -189,12 +207,12 @@ export interface LoraSpreadShape {
 }
 
 /**
- * out [rows, width] = base + bias + low [rows, rank] · factor, for a product that then adds to it; base and bias may be null.
- * A warp has 32 columns, whose fragments of the factor it keeps. The tensor core's columns are dealt out so that a thread's results are
- * eight neighbours: one 16-byte store. Args: rows, bits' pitch, then for `sum` out, base, width and for each member low, w, bits; for
- * `each` for each member out, base, bias, width, low, w.
+ * For kernels in which a warp has 32 columns of low [rows, rank] · factor: `fragments` keeps the factor's for all members, `add` adds the
+ * product of rows `row` to `row` + 15 to `y[2][8]`, member by member. The tensor core's columns are dealt out so that a thread's results
+ * are eight neighbours, from column `own` of rows `row` + g and `row` + g + 8. Both expect `g`, `t`, `column`, `own`, `inColumns`, `width`,
+ * `end` and, where masked, `pitch`; for `sum` the members' `low`, `w` and `bits` by their numbers.
  */
-export const loraSpreadProgram = ({ factor, rank, members, rows, width, mode, masked = false }: LoraSpreadShape): CudaProgram => {
+export const spreadPieces = ({ factor, rank, members, mode, masked = false }: Omit<LoraSpreadShape, 'rows' | 'width'>) => {
   const short = rank <= 8, steps = short ? 1 : ceilDiv(rank, 16), summed = mode === 'sum' ? members : 1;
   const load = (m: number) => `{ ${mode === 'sum' ? `const float* w = w${m};` : ''}
     #pragma unroll
@@ -222,6 +240,23 @@ export const loraSpreadProgram = ({ factor, rank, members, rows, width, mode, ma
         for (int i = 0; i < 8; i++) ${masked ? 'if (byte & (1u << i)) ' : ''}y[h][i] += c[i >> 1][2 * h + (i & 1)];
       } }`;
   return {
+    fragments: `u32 b[${summed}][4][${steps}][${short ? 1 : 2}];
+  ${each(summed, load)}`,
+    add: each(summed, member, '\n    '),
+    /** Steps of the product over all members. */
+    steps: steps * summed,
+  };
+};
+
+/**
+ * out [rows, width] = base + bias + low [rows, rank] · factor, for a product that then adds to it; base and bias may be null.
+ * A warp has 32 columns, whose fragments of the factor it keeps. The tensor core's columns are dealt out so that a thread's results are
+ * eight neighbours: one 16-byte store. Args: rows, bits' pitch, then for `sum` out, base, width and for each member low, w, bits; for
+ * `each` for each member out, base, bias, width, low, w.
+ */
+export const loraSpreadProgram = (shape: LoraSpreadShape): CudaProgram => {
+  const { factor, rank, members, rows, width, mode, masked = false } = shape, { fragments, add, steps } = spreadPieces(shape);
+  return {
     key: `lora_spread_${factor}_${rank}x${members}_${mode}${masked ? '_masked' : ''}`,
     entry: 'lora_spread',
     grid: [ceilDiv(width, SPREAD_COLUMNS), ceilDiv(rows, SPREAD_ROWS), mode === 'each' ? members : 1],
@@ -236,22 +271,21 @@ extern "C" __global__ void __launch_bounds__(${SPREAD_COLUMNS}) lora_spread(i64 
     : ''}
   if (column >= width) return;
   bool inColumns = own < width;
-  u32 b[${summed}][4][${steps}][${short ? 1 : 2}];
-  ${each(summed, load)}
+  ${fragments}
   i64 begin = (i64)blockIdx.y * ${SPREAD_ROWS}, end = min(begin + ${SPREAD_ROWS}, rows);
   ${mode === 'each' ? `float start[8] = {};
   if (bias && inColumns) {
     #pragma unroll
     for (int i = 0; i < 8; i++) start[i] = bias[own + i];
   }` : ''}
-  #pragma unroll ${steps * summed > 1 ? 1 : 4}
+  #pragma unroll ${steps > 1 ? 1 : 4}
   for (i64 row = begin; row < end; row += 16) {
     float y[2][8];
     #pragma unroll
     for (int h = 0; h < 2; h++)
       #pragma unroll
       for (int i = 0; i < 8; i++) y[h][i] = ${mode === 'each' ? 'start[i]' : '0.f'};
-    ${each(summed, member, '\n    ')}
+    ${add}
     #pragma unroll
     for (int h = 0; h < 2; h++) {
       i64 at = (row + g + 8 * h) * width + own;
