@@ -21,12 +21,6 @@ export const gatedLinearGradProgram = ({ rank, members, rows, width, masked }: G
     grid: [ceilDiv(width, SPREAD_COLUMNS), ceilDiv(rows, SPREAD_ROWS), 1],
     block: [SPREAD_COLUMNS, 1, 1],
     source: () => gatedActivation + spreadProducts + /* cuda */ `
-/** A read that stays before the products: else the compiler puts it after them, beside its only use. */
-__device__ __forceinline__ Pack<u32, 4> readNow(const bf16* at) {
-  Pack<u32, 4> x;
-  asm volatile("ld.global.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(x.v[0]), "=r"(x.v[1]), "=r"(x.v[2]), "=r"(x.v[3]) : "l"(at) : "memory");
-  return x;
-}
 extern "C" __global__ void __launch_bounds__(${SPREAD_COLUMNS}) gated_linear_grad(i64 rows, int pitch, bf16* dGate, bf16* dUp, const bf16* product, const bf16* gate, const bf16* up, int width,
     ${each(members, (m) => `const bf16* low${m}, const float* w${m}, const u8* bits${m}`, ', ')}) {
   int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3, column = blockIdx.x * ${SPREAD_COLUMNS} + (threadIdx.x >> 5) * 32, own = column + t * 8;
@@ -39,18 +33,16 @@ extern "C" __global__ void __launch_bounds__(${SPREAD_COLUMNS}) gated_linear_gra
     Pack<u32, 4> d[2], z[2], u[2];
     #pragma unroll
     for (int h = 0; h < 2; h++) {
-      // Reads outside are led to a valid place, so that no branch keeps them from being under way together; nothing comes of them.
+      // Reads outside are led to a valid place, so that no branch holds them up; nothing comes of them.
       i64 at = min(row + g + 8 * h, end - 1) * width + (inColumns ? own : column);
-      d[h] = readNow(product + at);
-      z[h] = readNow(gate + at);
-      u[h] = readNow(up + at);
+      d[h] = *reinterpret_cast<const Pack<u32, 4>*>(product + at);
+      z[h] = *reinterpret_cast<const Pack<u32, 4>*>(gate + at);
+      u[h] = *reinterpret_cast<const Pack<u32, 4>*>(up + at);
     }
     float y[2][8] = {};
     ${add}
     #pragma unroll
     for (int h = 0; h < 2; h++) {
-      if (!inColumns || row + g + 8 * h >= end) continue;
-      i64 at = (row + g + 8 * h) * width + own;
       Pack<u32, 4> first, second;
       #pragma unroll
       for (int i = 0; i < 4; i++) {
@@ -59,9 +51,13 @@ extern "C" __global__ void __launch_bounds__(${SPREAD_COLUMNS}) gated_linear_gra
         gatedGradient(toGate[1], toUp[1], y[h][2 * i + 1] + highHalf(d[h].v[i]), highHalf(z[h].v[i]), highHalf(u[h].v[i]));
         first.v[i] = packBf16(toGate[0], toGate[1]);
         second.v[i] = packBf16(toUp[0], toUp[1]);
+        asm volatile("" : "+r"(first.v[i]), "+r"(second.v[i])); // computed by all: else the compiler moves the reads behind the branch, where they wait for the product
       }
-      *reinterpret_cast<Pack<u32, 4>*>(dGate + at) = first;
-      *reinterpret_cast<Pack<u32, 4>*>(dUp + at) = second;
+      i64 at = (row + g + 8 * h) * width + own;
+      if (inColumns && row + g + 8 * h < end) {
+        *reinterpret_cast<Pack<u32, 4>*>(dGate + at) = first;
+        *reinterpret_cast<Pack<u32, 4>*>(dUp + at) = second;
+      }
     }
   }
 }`,

@@ -6,7 +6,7 @@
  */
 import { ceilDiv, type CudaProgram } from '../program.js';
 import { dropoutDraws } from './dropout.cu.js';
-import { inputSource } from './lora-input-source.cu.js';
+import { gatedInput, gatedInputBytes } from './gated-input.cu.js';
 
 /** Largest rank for these kernels; above it cublasLt is used. */
 export const MAX_RANK = 64;
@@ -40,14 +40,12 @@ export interface LoraDownShape {
 }
 
 /**
- * Tall inputs fill the device with blocks of 32 rows, which read the factors half as often; short ones need more warps to a block, and so
- * does an input that is made: its halves are twice the bytes on their way, and registers for 32 rows are left where there is one tile.
+ * Tall inputs fill the device with blocks of 32 rows, which read the factors half as often; short ones need more warps to a block. An
+ * input that is made takes registers and shared memory of its own: blocks of 16 rows, several of which a multiprocessor then has.
  */
 const downShape = ({ rows, rank, members, gated }: LoraDownShape) => {
   const tiles = members * rankTiles(rank);
-  if (gated && tiles === 1 && rows >= 3072) return { tall: 2, warps: 16 };
-  if (gated) return { tall: 1, warps: rows <= 2048 && tiles <= 3 ? 16 : 8 };
-  if (rows >= 3072 && tiles <= 3) return { tall: 2, warps: 12 };
+  if (!gated && rows >= 3072 && tiles <= 3) return { tall: 2, warps: 12 };
   return { tall: 1, warps: rows <= 2048 && tiles <= 3 ? 16 : 8 };
 };
 
@@ -60,18 +58,18 @@ const downShape = ({ rows, rank, members, gated }: LoraDownShape) => {
  */
 export const loraDownProgram = (shape: LoraDownShape): CudaProgram => {
   const { rank, members, dropout, rows, gated = false } = shape;
-  const tiles = rankTiles(rank), { tall, warps } = downShape(shape), width = members * tiles * 8 + 1, source = inputSource(gated);
+  const tiles = rankTiles(rank), { tall, warps } = downShape(shape), width = members * tiles * 8 + 1, partsBytes = 4 * warps * 16 * tall * width;
   return {
     key: `lora_down_${rank}x${members}_${dropout ? 'drop' : 'all'}_${tall}x${warps}${gated ? '_gated' : ''}`,
     entry: 'lora_down',
     grid: [ceilDiv(rows, 16 * tall), 1, 1],
     block: [warps * 32, 1, 1],
-    sharedBytes: 4 * warps * 16 * tall * width,
-    source: () => dropoutDraws + source.functions + /* cuda */ `
-extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(${source.parameters}, i64 rows, int inner, int stride, int pitch, i64 first, u32 threshold, u32 step, u32 key0, u32 key1, const u32* draw,
+    sharedBytes: gated ? Math.max(partsBytes, gatedInputBytes(tall, warps)) : partsBytes,
+    source: () => dropoutDraws + (gated ? gatedInput.functions : '') + /* cuda */ `
+extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(${gated ? gatedInput.parameters : 'const bf16* x'}, i64 rows, int inner, int stride, int pitch, i64 first, u32 threshold, u32 step, u32 key0, u32 key1, const u32* draw,
     ${each(members, (m) => `bf16* out${m}, bf16* room${m}, u8* bits${m}, const float* a${m}, float scale${m}, u32 stream${m}`, ',\n    ')}) {
   constexpr int TALL = ${tall}, WARPS = ${warps}, TILES = ${tiles}, MEMBERS = ${members}, WIDTH = ${width};
-  extern __shared__ float parts[]; // [WARPS][16 * TALL][WIDTH]
+  extern __shared__ __align__(16) float parts[]; // [WARPS][16 * TALL][WIDTH]
   const float* factors[MEMBERS] = { ${each(members, (m) => `a${m}`, ', ')} };
   ${dropout ? `u8* bits[MEMBERS] = { ${each(members, (m) => `bits${m}`, ', ')} };
   u32 streams[MEMBERS] = { ${each(members, (m) => `stream${m}`, ', ')} };
@@ -83,36 +81,31 @@ extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(${source.p
   float sum[MEMBERS][TALL][TILES][4] = {};
   // Reads outside are led to valid places instead of being left out, so that no branch keeps the draws from overlapping: rows beyond the
   // last are not written in the end, nor are ranks; columns beyond the last are masked.
-  ${source.line} lines[TALL][2];
+  ${gated ? 'i64' : 'const bf16*'} lines[TALL][2];
   ${dropout ? 'u64 blocks[TALL][2]; u32 bitLines[TALL][2]; // fewer than 2^32 bytes of bits' : ''}
   #pragma unroll
   for (int i = 0; i < TALL; i++)
     #pragma unroll
     for (int h = 0; h < 2; h++) {
       i64 row = min(base + i * 16 + h * 8 + g, rows - 1);
-      lines[i][h] = ${source.lineOf};
+      lines[i][h] = ${gated ? 'row * inner' : 'x + row * stride'};
       ${dropout ? 'blocks[i][h] = (u64)(first + row * inner) >> 3; bitLines[i][h] = (u32)row * (u32)pitch;' : ''}
     }
-  ${source.fetched} next[TALL][2];
+  ${gated ? gatedInput.begin : `Pack<u32, 4> next[TALL][2];
   auto fetch = [&](int k) {
     #pragma unroll
     for (int i = 0; i < TALL; i++)
       #pragma unroll
-      for (int h = 0; h < 2; h++) next[i][h] = ${source.fetch('lines[i][h]', '(k < inner ? k : 0)')};
+      for (int h = 0; h < 2; h++) next[i][h] = *reinterpret_cast<const Pack<u32, 4>*>(lines[i][h] + (k < inner ? k : 0));
   };
-  fetch(warp * 32 + t * 8);
+  fetch(warp * 32 + t * 8);`}
   for (int k = warp * 32 + t * 8; k - t * 8 < inner; k += WARPS * 32) {
     u32 inside = k < inner ? 0xffffffffu : 0u;
     int at = k < inner ? k : 0;
-    ${source.fetched} fetched[TALL][2];
+    ${gated ? gatedInput.take : `Pack<u32, 4> read[TALL][2];
     #pragma unroll
-    for (int i = 0; i < TALL; i++) { fetched[i][0] = next[i][0]; fetched[i][1] = next[i][1]; }
-    fetch(k + WARPS * 32); // on its way while this step is computed
-    Pack<u32, 4> read[TALL][2];
-    #pragma unroll
-    for (int i = 0; i < TALL; i++)
-      #pragma unroll
-      for (int h = 0; h < 2; h++) read[i][h] = ${source.values('fetched[i][h]')};
+    for (int i = 0; i < TALL; i++) { read[i][0] = next[i][0]; read[i][1] = next[i][1]; }
+    fetch(k + WARPS * 32); // on its way while this step is computed`}
     #pragma unroll
     for (int m = 0; m < MEMBERS; m++) {
       Pack<float, 4> low[TILES], high[TILES];
@@ -145,12 +138,9 @@ extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(${source.p
           }
       }
     }
-    #pragma unroll
-    for (int i = 0; i < TALL; i++)
-      #pragma unroll
-      for (int h = 0; h < 2; h++) { ${source.leave('read[i][h]', 'base + i * 16 + h * 8 + g')} }
+    ${gated ? gatedInput.leave : ''}
   }
-  ${source.finish}
+  ${gated ? gatedInput.end : ''}
   #pragma unroll
   for (int m = 0; m < MEMBERS; m++)
     #pragma unroll
