@@ -56,7 +56,7 @@ const downShape = ({ rows, rank, members, inner }: LoraDownShape) => {
   const twice = tall === 2 && tiles <= 2 && rows > 1.5 * MULTIPROCESSORS * 32;
   const most = tall === 2 ? (twice ? 8 : tiles <= 2 ? 16 : 12) : rows <= 2048 && tiles <= 3 ? 16 : 8;
   const steps = Math.max(1, ceilDiv(inner, STEP)), warps = ceilDiv(steps, ceilDiv(steps, most));
-  return { tall, warps, blocks: warps <= 8 && !(tall === 2 && tiles === 3) ? 2 : 1 };
+  return { tall, warps, blocks: warps <= 8 && tiles <= 2 ? 2 : 1 };
 };
 
 /**
