@@ -1,5 +1,5 @@
 import type { TensorInfo } from '@tensorflow/tfjs-core';
-import { dropoutInflation } from '../tensor/dropout-rate.js';
+import { DROPOUT_SPAN, dropoutInflation } from '../tensor/dropout-rate.js';
 import type { DropoutOptions } from '../tensor/lora.js';
 import { ROOM, type CudaBackend } from './backend.js';
 import type { MatrixOperand } from './cublas-lt.js';
@@ -8,7 +8,7 @@ import { swiGluGradProgram, swiGluProgram } from './programs/block-ops.cu.js';
 import { dropoutAddProgram, dropoutArguments, dropoutProgram } from './programs/dropout.cu.js';
 import { gatedLinearGradProgram } from './programs/gated-linear-grad.cu.js';
 import {
-  bitsPitch, inputRows, loraDownProgram, loraInputProgram, loraOutputProgram, loraSpreadProgram, loraSumProgram, MAX_RANK, MAX_TILES, outputRows, placeFactorsProgram, rankTiles,
+  bitsPitch, inputRows, loraDownProgram, loraInputProgram, loraOutputProgram, loraSpreadProgram, loraSumProgram, MAX_RANK, MAX_RATE, MAX_TILES, outputRows, placeFactorsProgram, rankTiles,
 } from './programs/lora.cu.js';
 import { hasRoom, keptRoomyWeights, withRoomyWeight, type Matrix } from './weights.js';
 
@@ -29,7 +29,8 @@ export interface Branch {
 }
 
 /** The same for every kernel that a branch passes through: they hand each other bits and scaled values. */
-const isFused = ({ rank, inner, out }: Branch, first: number): boolean => rank <= MAX_RANK && inner % 8 === 0 && out % 8 === 0 && first % 8 === 0;
+const isFused = ({ rank, inner, out, dropout }: Branch, first: number): boolean =>
+  rank <= MAX_RANK && inner % 8 === 0 && out % 8 === 0 && first % 8 === 0 && (dropout?.rate ?? 0) <= MAX_RATE;
 const isDropping = ({ dropout }: Branch): boolean => dropout !== undefined && dropout.rate > 0;
 const inflation = ({ dropout }: Branch): number => (dropout ? dropoutInflation(dropout.rate) : 1);
 
@@ -79,9 +80,10 @@ export function branchesDown(
   const fused = branches.filter((branch) => isFused(branch, first));
   for (const group of launches(fused, draws)) {
     const dropping = isDropping(group[0]);
+    const whole = x.columns % DROPOUT_SPAN === 0 && (!dropping || first % DROPOUT_SPAN === 0);
     const [threshold, , step, , key0, key1, draw] = drawArguments(backend, group[0].dropout);
     backend.with('f32', group.map(({ a }) => a), (...factors) =>
-      backend.launch(loraDownProgram({ rank: group[0].rank, members: group.length, dropout: dropping, rows: x.rows, gated: making !== undefined }), [
+      backend.launch(loraDownProgram({ rank: group[0].rank, members: group.length, dropout: dropping, whole, rows: x.rows, inner: x.columns, gated: making !== undefined }), [
         { pointer: x.address }, ...(making ? [backend.pointer(making.gate), backend.pointer(making.up)] : []), { i64: x.rows }, x.columns, strideOf(x), bitsPitch(x.columns), { i64: first }, threshold, step, key0, key1, draw,
         ...group.flatMap((branch, i): KernelArgument[] => {
           const hidden = hiddens.get(branch)!;

@@ -98,11 +98,11 @@ __device__ __forceinline__ void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u3
     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/** Philox4x32-10, word for word as engine/random/philox.ts: the block at (block, step, stream) under the seed's two halves. */
-__device__ __forceinline__ void philox(u32 (&out)[4], u64 block, u32 step, u32 stream, u32 k0, u32 k1) {
+/** Philox4x32 of ROUNDS rounds, word for word as engine/random/philox.ts: the block at (block, step, stream) under the seed's two halves. */
+template <int ROUNDS> __device__ __forceinline__ void philox(u32 (&out)[4], u64 block, u32 step, u32 stream, u32 k0, u32 k1) {
   u32 c0 = (u32)block, c1 = (u32)(block >> 32), c2 = step, c3 = stream;
   #pragma unroll
-  for (int round = 0; round < 10; round++) {
+  for (int round = 0; round < ROUNDS; round++) {
     u32 h0 = __umulhi(0xd2511f53u, c0), l0 = 0xd2511f53u * c0, h1 = __umulhi(0xcd9e8d57u, c2), l1 = 0xcd9e8d57u * c2;
     c0 = h1 ^ c1 ^ k0; c1 = l1; c2 = h0 ^ c3 ^ k1; c3 = l0;
     k0 += 0x9e3779b9u; k1 += 0xbb67ae85u;

@@ -1,13 +1,12 @@
-import { add, cast, clone, greater, matMul, mul, reshape, sum, util, zeros, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
-import { dropoutMask } from './dropout-mask.js';
-import { dropoutKeepNative, selectNative } from './dropout-mask-native.js';
+import { add, cast, clone, matMul, mul, reshape, sum, util, zeros, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
+import { dropoutKeep } from './dropout-mask.js';
 import { dropoutInflation } from './dropout-rate.js';
 import { dequantize, type FrozenWeight } from './frozen-weight.js';
 import { differentiable, registerPortableKernel, runKernel, type Inputs } from './kernel.js';
 import { checkLora, type DropoutOptions, type LoraBranch } from './lora.js';
 import { expectShape, shapeError, shapeText } from './shape-error.js';
 import { checkGated, isGated, SwiGlu, SwiGluGrad, type GatedInput } from './swi-glu.js';
-import { isNative } from './tensorflow-native.js';
+import { isNative, selectNative } from './tensorflow-native.js';
 
 export interface QuantizedLinearOptions {
   lora?: LoraBranch;
@@ -151,7 +150,7 @@ registerPortableKernel<LinearInputs, QuantizedLinearAttrs>(QuantizedLinear, (inp
     let y: Tensor = unread ? zeros([x.shape[0], weight.shape[0]]) : matMul(x, dequantize(weight), false, true);
     if (bias) y = add(y, bias);
     if (a && b) {
-      const keep = dropout && isDropping({ dropout }) ? dropoutKeep(x.shape, dropout) : undefined;
+      const keep = dropout && isDropping({ dropout }) ? dropoutKeep(x.shape, dropout.rate, dropout.key) : undefined;
       const hidden = mul(matMul(dropped(x, keep), a, false, true), scale * inflation(dropout));
       if (!unread) y = add(y, matMul(hidden, b, false, true));
       hiddens.push(hidden);
@@ -184,10 +183,6 @@ registerPortableKernel<LinearGradInputs, QuantizedLinearAttrs>(QuantizedLinearGr
 
 /** What dropout multiplies the kept elements by; taken into the narrow matrices, which costs less than in the wide ones. */
 const inflation = (dropout?: DropoutOptions): number => (dropout ? dropoutInflation(dropout.rate) : 1);
-
-function dropoutKeep(shape: number[], { rate, key }: DropoutOptions): Tensor {
-  return isNative() ? dropoutKeepNative(shape, rate, key) : greater(dropoutMask(shape, rate, key), 0);
-}
 
 /** Zeroes what is not kept. Dropout is its own gradient. */
 function dropped(x: Tensor2D, keep?: Tensor): Tensor2D {

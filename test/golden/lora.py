@@ -96,12 +96,12 @@ def collate(batch):
     }
 
 
-def philox(count, step, stream, seed=42):
-    """Words of Philox4x32-10: counter [block, 0, step, stream], key [seed, 0]."""
+def philox(count, step, stream, rounds=10, seed=42):
+    """Words of Philox4x32: counter [block, 0, step, stream], key [seed, 0]."""
     mask, blocks = np.uint64(0xFFFFFFFF), np.arange((count + 3) // 4, dtype=np.uint64)
     c = [blocks, np.zeros_like(blocks), np.full_like(blocks, step), np.full_like(blocks, stream)]
     k0, k1 = seed, 0
-    for _ in range(10):
+    for _ in range(rounds):
         p0, p1 = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
         high0, high1 = p0 >> np.uint64(32), p1 >> np.uint64(32)
         c = [high1 ^ c[1] ^ np.uint64(k0), p1 & mask, high0 ^ c[3] ^ np.uint64(k1), p0 & mask]
@@ -146,9 +146,10 @@ class KnownDraws:
 
         def draw(x):
             step, micro, batch = next(places)
-            words = philox(-(-x.numel() // 2), step, micro * 4096 + place)
-            halves = np.stack([words & np.uint64(0x7FFF), (words >> np.uint64(16)) & np.uint64(0x7FFF)], axis=1).reshape(-1)[: x.numel()]
-            return x * self.in_rows((halves >= rate * 32768).astype(np.float32), x.shape, batch) / (1 - rate)
+            words = philox(-(-x.numel() // 64) * 16, step, micro * 4096 + place, rounds=7).astype(np.uint32).reshape(-1, 1, 16)
+            words = np.concatenate([words, words << np.uint32(8) | words >> np.uint32(24)], axis=1)
+            draws = (np.ascontiguousarray(words).view(np.uint16) & np.uint16(0x7FFF)).reshape(-1)[: x.numel()]
+            return x * self.in_rows((draws >= rate * 32768).astype(np.float32), x.shape, batch) / (1 - rate)
 
         return draw
 

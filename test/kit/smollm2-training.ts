@@ -14,13 +14,16 @@ export interface TrainingCourse {
   evalLoss: number;
 }
 
-/** Trains on the token files of examples/quickstart.json as it does: one epoch, NF4, dropout. */
+/**
+ * Trains on the token files of examples/quickstart.json: one epoch, NF4. Without dropout, as what is drawn for a row depends on its
+ * place in a pass, and backends cut a step into passes differently: the courses are to differ by arithmetic alone.
+ */
 export async function trainSmolLm2(modelDirectory: string, onStep: (step: number) => void = () => undefined): Promise<TrainingCourse> {
   const [trainRows, testRows] = await Promise.all(['train', 'test'].map((name) => readTokenFile(goldenPath(`smollm2-training/${name}.safetensors`))));
   const source = await openModel(modelDirectory);
   const model = await loadModel(source, { dtype: 'nf4', doubleQuant: true });
   await source.close();
-  const lora = loraSchema.parse({ rank: 8, alpha: 16, dropout: 0.05 });
+  const lora = loraSchema.parse({ rank: 8, alpha: 16, dropout: 0 });
   const train = trainSchema.parse({ epochs: 1, batchSize: 4, accumulation: 2, learningRate: 5e-4 });
   const { adapter, history } = await trainAdapter({ model, lora, train, trainRows, testRows }, { onStep: ({ step }) => onStep(step) });
   adapter.dispose();

@@ -3,7 +3,7 @@ import { philoxBlock, philoxWords } from '../../engine/random/philox.js';
 import { permutation } from '../../engine/random/shuffle.js';
 
 describe('philoxBlock', () => {
-  // Known answers of the Random123 library (kat_vectors, philox4x32 10).
+  // Known answers of the Random123 library (kat_vectors, philox4x32 with 10 and 7 rounds).
   it.each([
     [[0, 0, 0, 0], [0, 0], [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]],
     [[0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff], [0xffffffff, 0xffffffff], [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]],
@@ -11,6 +11,16 @@ describe('philoxBlock', () => {
   ] as const)('gives the published words at counter %j', (counter, key, expected) => {
     const words = new Uint32Array(4);
     philoxBlock(counter, key, words);
+    expect([...words]).toEqual(expected);
+  });
+
+  it.each([
+    [[0, 0, 0, 0], [0, 0], [0x5f6fb709, 0x0d893f64, 0x4f121f81, 0x4f730a48]],
+    [[0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff], [0xffffffff, 0xffffffff], [0x5207ddc2, 0x45165e59, 0x4d8ee751, 0x8c52f662]],
+    [[0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344], [0xa4093822, 0x299f31d0], [0x4dfccaba, 0x190a87f0, 0xc47362ba, 0xb6b5242a]],
+  ] as const)('gives the published words after seven rounds at counter %j', (counter, key, expected) => {
+    const words = new Uint32Array(4);
+    philoxBlock(counter, key, words, 0, 7);
     expect([...words]).toEqual(expected);
   });
 });

@@ -133,7 +133,7 @@ extern "C" __global__ void __launch_bounds__(${THREADS}) decode_sample(int* stat
   Best best = likeliest(row.logits, vocabulary);
   row.best = best.value;
   u32 words[4];
-  philox(words, 0, (u32)state[${decodeState.place} * room + blockIdx.x], (u32)state[${decodeState.stream} * room + blockIdx.x], key0, key1);
+  philox<10>(words, 0, (u32)state[${decodeState.place} * room + blockIdx.x], (u32)state[${decodeState.stream} * room + blockIdx.x], key0, key1);
   __shared__ int chosen;
   if (threadIdx.x == 0) chosen = best.index;
   __syncthreads();

@@ -1,9 +1,9 @@
 /*
  * Dropout without a stored mask: element i is kept when 15 bits of half a word of the key's Philox stream reach a threshold
  * (engine/tensor/dropout-mask.ts). Bound by memory bandwidth and, close behind, by Philox's integer arithmetic. A block of the
- * stream holds eight draws, so eight values a thread.
+ * stream serves two times eight neighbouring values, so sixteen values a thread.
  */
-import { dropoutInflation, dropoutThreshold } from '../../tensor/dropout-rate.js';
+import { DROPOUT_ROUNDS, DROPOUT_SPAN as SPAN, dropoutInflation, dropoutThreshold } from '../../tensor/dropout-rate.js';
 import { ceilDiv, formatType, type CudaProgram, type Format, type KernelArgument } from '../program.js';
 
 const THREADS = 256;
@@ -29,48 +29,39 @@ export function dropoutArguments(drawCell: number, dropout: { rate: number; key:
   ];
 }
 
-/** Values of one Philox block. */
+/** Neighbouring values that a Philox block serves, twice: the second time with its words rotated, for values half a span on. */
 const VALUES = 8;
+const BLOCKS = SPAN / VALUES / 2;
 
-/**
- * `drawEight`: for the eight values of a block of the stream, four words whose bits 15 and 31 say whether the first and the second
- * of two neighbours are kept. `pairMask` spreads those bits over the halves of a word.
- */
+/** `dropoutBlock`: the block of the stream that a draw comes of. `rotateByte`: what values in the second half of a span draw from. */
 export const dropoutDraws = /* cuda */ `
-struct Draws { u32 words[4]; };
-__device__ __forceinline__ Draws drawEight(u64 block, u32 threshold, u32 step, u32 stream, u32 key0, u32 key1) {
-  Draws draws;
-  philox(draws.words, block, step, stream, key0, key1);
-  u32 both = threshold * 0x10001u;
-  #pragma unroll
-  for (int i = 0; i < 4; i++) draws.words[i] = (draws.words[i] | 0x80008000u) - both; // each half keeps its top bit where 15 bits reach the threshold
-  return draws;
-}
-__device__ __forceinline__ u32 pairMask(u32 word) { u32 mask; asm("prmt.b32 %0, %1, %1, 0xBB99;" : "=r"(mask) : "r"(word)); return mask; }
-/** Bit i for value i of the eight. */
-__device__ __forceinline__ u32 keepByte(const Draws& draws) {
-  u32 low = (draws.words[0] & 0x80008000u) >> 15 | (draws.words[1] & 0x80008000u) >> 13; // bits 0, 16 and 2, 18
-  u32 high = (draws.words[2] & 0x80008000u) >> 11 | (draws.words[3] & 0x80008000u) >> 9; // bits 4, 20 and 6, 22
-  u32 all = low | high;
-  return (all | all >> 15) & 0xffu;
-}
+__device__ __forceinline__ void dropoutBlock(u32 (&words)[4], u64 block, u32 step, u32 stream, u32 key0, u32 key1) { philox<${DROPOUT_ROUNDS}>(words, block, step, stream, key0, key1); }
+__device__ __forceinline__ u32 rotateByte(u32 word) { return __byte_perm(word, 0, 0x2103); }
 `;
 
 const frame = (entry: string, parameters: string, body: string) => dropoutDraws + /* cuda */ `
 extern "C" __global__ void ${entry}(${parameters}, i64 size, i64 first, ${dropoutParameters}) {
-  // Thread i owns the values of Philox block i, counted from the block that holds element first.
-  i64 block = (i64)blockIdx.x * ${THREADS} + threadIdx.x + (first >> 3);
-  i64 begin = (block << 3) - first;
+  // Thread i owns the values of Philox block i, counted from the first of the span that holds element first.
+  i64 block = (i64)blockIdx.x * ${THREADS} + threadIdx.x + (first / ${SPAN}) * ${BLOCKS};
+  i64 begin = block / ${BLOCKS} * ${SPAN} + block % ${BLOCKS} * ${VALUES} - first;
   if (begin >= size) return;
   ${readDraw}
-  Draws draws = drawEight((u64)block, threshold, step, stream, key0, key1);
-  float mask[${VALUES}];
+  u32 words[4];
+  dropoutBlock(words, (u64)block, step, stream, key0, key1);
   #pragma unroll
-  for (int i = 0; i < ${VALUES}; i++) mask[i] = draws.words[i >> 1] >> (i & 1 ? 31 : 15) & 1u ? kept : 0.f;
-  ${body}
+  for (int half = 0; half < 2; half++, begin += ${SPAN / 2}) {
+    float mask[${VALUES}];
+    #pragma unroll
+    for (int i = 0; i < ${VALUES}; i++) {
+      u32 word = half ? rotateByte(words[i >> 1]) : words[i >> 1];
+      mask[i] = (word >> 16 * (i & 1) & 0x7fffu) >= threshold ? kept : 0.f;
+    }
+    bool whole = (first & 7) == 0 && begin >= 0 && begin + ${VALUES} <= size;
+    ${body}
+  }
 }`;
 
-const launchShape = (size: number) => ({ grid: [ceilDiv(size + VALUES - 1, THREADS * VALUES), 1, 1] as const, block: [THREADS, 1, 1] as const });
+const launchShape = (size: number) => ({ grid: [ceilDiv(ceilDiv(size + SPAN - 1, SPAN) * BLOCKS, THREADS), 1, 1] as const, block: [THREADS, 1, 1] as const });
 
 /** out = mask · in. Args: out, in (null: ones), size, first, then dropoutArguments. `first` is element 0's place in the stream. */
 export const dropoutProgram = (from: Format, to: Format, size: number): CudaProgram => ({
@@ -78,7 +69,7 @@ export const dropoutProgram = (from: Format, to: Format, size: number): CudaProg
   entry: 'dropout',
   ...launchShape(size),
   source: () => frame('dropout', `${formatType[to]}* out, const ${formatType[from]}* in`, /* cuda */ `
-  if (in && (first & 7) == 0 && begin + ${VALUES} <= size) {
+  if (in && whole) {
     Pack<${formatType[from]}, ${VALUES}> x = loadPack<${VALUES}>(in + begin); Pack<${formatType[to]}, ${VALUES}> y;
     #pragma unroll
     for (int i = 0; i < ${VALUES}; i++) y.v[i] = Store<${formatType[to]}>::of(mask[i] * toFloat(x.v[i]));
@@ -92,7 +83,7 @@ export const dropoutAddProgram = (size: number): CudaProgram => ({
   entry: 'dropout_add',
   ...launchShape(size),
   source: () => frame('dropout_add', 'bf16* out, const bf16* in', /* cuda */ `
-  if ((first & 7) == 0 && begin + ${VALUES} <= size) {
+  if (whole) {
     Pack<bf16, ${VALUES}> x = loadPack<${VALUES}>(in + begin), y = loadPack<${VALUES}>(out + begin);
     #pragma unroll
     for (int i = 0; i < ${VALUES}; i++) y.v[i] = toBf16(toFloat(y.v[i]) + mask[i] * toFloat(x.v[i]));

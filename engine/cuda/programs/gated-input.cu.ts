@@ -5,18 +5,18 @@
  */
 import { gatedActivation } from './block-ops.cu.js';
 
-/** Steps that are in shared memory or on their way to it. */
-const STAGES = 3;
+/** Steps that are on their way to shared memory while one is computed: it is read into registers, and its place is the next one's. */
+const STAGES = 2;
 
-/** Bytes of a block's stages, 16 or 32 rows tall: for each thread and row two packs, one of each half. */
-export const gatedInputBytes = (tall: number, warps: number): number => STAGES * tall * 2 * 2 * warps * 32 * 16;
+/** Bytes of a block's stages, 16 or 32 rows tall: for each thread and row two packs of each half. */
+export const gatedInputBytes = (tall: number, warps: number): number => STAGES * tall * 2 * 2 * 2 * warps * 32 * 16;
 
 /** Pieces of CUDA C++ for the kernel's template, in its order. `parts` is the block's shared memory, free until the sums are put there. */
 export const gatedInput = {
   functions: gatedActivation + /* cuda */ `
 typedef Pack<u32, 4> Eight; // values
 /** Sends eight values of both halves to a thread's places, THREADS apart. */
-template <int THREADS> __device__ __forceinline__ void fetchHalves(Eight* to, const bf16* gate, const bf16* up, i64 at) {
+template <int THREADS> __device__ __forceinline__ void fetchHalves(Eight* to, const bf16* gate, const bf16* up, u32 at) {
   copyAsync<16>(to, gate + at, true);
   copyAsync<16>(to + THREADS, up + at, true);
 }
@@ -28,37 +28,47 @@ template <int THREADS> __device__ __forceinline__ Eight gatedEight(const Eight* 
 }
 `,
   parameters: 'bf16* x, const bf16* gate, const bf16* up',
-  /** Before the loop over k, which goes in steps of WARPS * 32. */
-  begin: /* cuda */ `constexpr int THREADS = WARPS * 32;
-  Eight* ring = reinterpret_cast<Eight*>(parts) + threadIdx.x; // [${STAGES}][TALL][2][2][THREADS]
+  /** Before the loop over k, which goes in steps of WARPS * STEP. */
+  begin: /* cuda */ `constexpr int THREADS = WARPS * 32, STAGES = ${STAGES};
+  Eight* ring = reinterpret_cast<Eight*>(parts) + threadIdx.x; // [STAGES][TALL][2][2][2][THREADS]
+  gate += base * inner; up += base * inner;
   auto fetch = [&](int k, int stage) {
     #pragma unroll
     for (int i = 0; i < TALL; i++)
       #pragma unroll
-      for (int h = 0; h < 2; h++) fetchHalves<THREADS>(ring + ((stage * TALL + i) * 2 + h) * 2 * THREADS, gate, up, lines[i][h] + (k < inner ? k : 0));
+      for (int h = 0; h < 2; h++)
+        #pragma unroll
+        for (int s = 0; s < 2; s++) fetchHalves<THREADS>(ring + (((stage * TALL + i) * 2 + h) * 2 + s) * 2 * THREADS, gate, up, lines[i][h] + column(k, s));
     commitCopies();
   };
   int stage = 0;
   #pragma unroll
-  for (int ahead = 0; ahead < ${STAGES - 1}; ahead++) fetch(warp * 32 + t * 8 + ahead * WARPS * 32, ahead);`,
-  /** At the start of a step: its values, and the next fetch into the place of the step before. */
-  take: /* cuda */ `waitCopies<${STAGES - 2}>();
+  for (int ahead = 0; ahead < STAGES; ahead++) fetch((warp + ahead * WARPS) * STEP + t * 8, ahead);`,
+  /**
+   * At the start of a step: its values, the next fetch into their place, and x itself, which later passes read.
+   * @param whole all of a step's columns are there
+   */
+  take: (whole: boolean): string => /* cuda */ `waitCopies<STAGES - 1>();
     __syncwarp(); // keeps the compiler's reads behind the wait
-    Eight read[TALL][2];
+    Eight words[TALL][2][2];
     #pragma unroll
     for (int i = 0; i < TALL; i++)
       #pragma unroll
-      for (int h = 0; h < 2; h++) read[i][h] = gatedEight<THREADS>(ring + ((stage * TALL + i) * 2 + h) * 2 * THREADS);
-    fetch(k + ${STAGES - 1} * WARPS * 32, stage == 0 ? ${STAGES - 1} : stage - 1);
-    stage = stage == ${STAGES - 1} ? 0 : stage + 1;`,
-  /** At the end of a step: x itself, which later passes read. */
-  leave: /* cuda */ `#pragma unroll
+      for (int h = 0; h < 2; h++)
+        #pragma unroll
+        for (int s = 0; s < 2; s++) words[i][h][s] = gatedEight<THREADS>(ring + (((stage * TALL + i) * 2 + h) * 2 + s) * 2 * THREADS);
+    __syncwarp(); // and before the copies
+    fetch(k + STAGES * WARPS * STEP, stage);
+    stage = stage == STAGES - 1 ? 0 : stage + 1;
+    #pragma unroll
     for (int i = 0; i < TALL; i++)
       #pragma unroll
-      for (int h = 0; h < 2; h++) {
-        i64 row = base + i * 16 + h * 8 + g;
-        if (k < inner && row < rows) *reinterpret_cast<Eight*>(x + row * stride + k) = read[i][h];
-      }`,
+      for (int h = 0; h < 2; h++)
+        #pragma unroll
+        for (int s = 0; s < 2; s++) {
+          i64 row = base + i * 16 + h * 8 + g;
+          if (row < rows${whole ? '' : ' && inside[s]'}) *reinterpret_cast<Eight*>(x + row * stride + k + s * (STEP / 2)) = words[i][h][s];
+        }`,
   /** After the loop: zeros in the room at the ends of x's rows, and no thread's copies in the way of the sums. */
   end: /* cuda */ `waitCopies<0>();
   int units = (stride - inner) >> 3;

@@ -4,6 +4,7 @@
  * drawn, Philox's integer arithmetic comes close. Tall matrices are bf16 with rows of a multiple of 8 values, the low-rank ones
  * float32 as they are trained and rounded to bf16 on the way.
  */
+import { DROPOUT_SPAN } from '../../tensor/dropout-rate.js';
 import { ceilDiv, type CudaProgram } from '../program.js';
 import { dropoutDraws } from './dropout.cu.js';
 import { gatedInput, gatedInputBytes } from './gated-input.cu.js';
@@ -34,45 +35,112 @@ export interface LoraDownShape {
   rank: number;
   members: number;
   dropout: boolean;
+  /** The inner dimension is whole steps, and every row begins where a span of the dropout stream does: a block's draws belong to one thread. */
+  whole: boolean;
   rows: number;
+  inner: number;
   /** x is silu(gate) · up, which is made and written on the way. @default false */
   gated?: boolean;
 }
 
+/** Largest rate that `lora_down` draws for: its threshold must be a number as a half float. */
+export const MAX_RATE = 31 / 32;
+
+/** Columns of a warp's step: a thread has eight, and eight half a span on. */
+const STEP = DROPOUT_SPAN;
+
 /**
- * Tall inputs fill the device with blocks of 32 rows, which read the factors half as often; short ones need more warps to a block. An
- * input that is made takes registers and shared memory of its own: blocks of 16 rows, several of which a multiprocessor then has.
+ * Tall inputs have blocks of 32 rows, which read the factors half as often: two blocks a multiprocessor where there are rows for them, else
+ * one that is twice as large; three members' registers leave room for one of 12 warps. Short inputs need more warps to a block. An input
+ * that is made takes registers and shared memory of its own: blocks of 16 rows, as many of which fit as have 24 warps. As few warps
+ * share the inner dimension as do so in the same number of steps.
  */
-const downShape = ({ rows, rank, members, gated }: LoraDownShape) => {
-  const tiles = members * rankTiles(rank);
-  if (!gated && rows >= 3072 && tiles <= 3) return { tall: 2, warps: 12 };
-  return { tall: 1, warps: rows <= 2048 && tiles <= 3 ? 16 : 8 };
+const downShape = ({ rows, rank, members, inner, gated }: LoraDownShape) => {
+  const tiles = members * rankTiles(rank), tall = !gated && rows >= 3072 && tiles <= 3 ? 2 : 1;
+  const twice = tall === 2 && tiles <= 2 && rows > 1.5 * MULTIPROCESSORS * 32;
+  const most = tall === 2 ? (twice ? 8 : tiles <= 2 ? 16 : 12) : rows > 2048 || tiles > 3 ? 8 : gated ? 12 : 16;
+  const steps = Math.max(1, ceilDiv(inner, STEP)), warps = ceilDiv(steps, ceilDiv(steps, most));
+  const blocks = tiles > 2 ? 1 : Math.floor((gated && members === 1 ? 24 : 16) / Math.max(warps, 8));
+  return { tall, warps, blocks };
 };
 
 /**
+ * What `lora_down` makes of draws. `drawPair`: the words of eight neighbouring values and of the eight half a span on, `group` being the
+ * place of the first in the stream, in eights. `keepMask`: ones in each half whose low 15 bits reach the threshold that both halves of
+ * `thresholds` hold; as half floats such numbers are in the order of integers, denormal ones too, and above them are only those that are
+ * not a number, which count as reaching: one instruction. `keepBits`: bits 0 to 7 and 8 to 15 for the two eights, of values with an
+ * even place in the low half of the result and of the others in the high half. `joinRows`: two rows' bits in one word. `storeBits`: four
+ * neighbouring threads deal out their rows' bytes, so that each writes the eight of one row (with 16 rows a block, half of them do).
+ */
+const downDraws = (whole: boolean): string => /* cuda */ `
+__device__ __forceinline__ void drawPair(u32 (&drawn)[2][4], u32 group, u32 step, u32 stream, u32 key0, u32 key1) {
+  ${whole
+    ? `dropoutBlock(drawn[0], (u64)((group >> 1 & ~3u) | (group & 3u)), step, stream, key0, key1); // group's third bit is not set: one block has both
+  #pragma unroll
+  for (int p = 0; p < 4; p++) drawn[1][p] = rotateByte(drawn[0][p]);`
+    : `#pragma unroll
+  for (int s = 0; s < 2; s++, group += 4) {
+    dropoutBlock(drawn[s], (u64)((group >> 1 & ~3u) | (group & 3u)), step, stream, key0, key1);
+    #pragma unroll
+    for (int p = 0; p < 4; p++) drawn[s][p] = group & 4u ? rotateByte(drawn[s][p]) : drawn[s][p];
+  }`}
+}
+__device__ __forceinline__ u32 keepMask(u32 word, u32 thresholds) {
+  u32 mask;
+  asm("{ .reg .b32 draws; abs.f16x2 draws, %1; set.geu.u32.f16x2 %0, draws, %2; }" : "=r"(mask) : "r"(word), "r"(thresholds));
+  return mask;
+}
+__device__ __forceinline__ u32 keepBits(const u32 (&mask)[2][4]) {
+  u32 bits = 0;
+  #pragma unroll
+  for (int s = 0; s < 2; s++)
+    #pragma unroll
+    for (int p = 0; p < 4; p++) bits |= mask[s][p] & 0x20001u << (s * 8 + p * 2);
+  return bits;
+}
+__device__ __forceinline__ u32 joinRows(u32 first, u32 second) { return __byte_perm(first, second, 0x5410) | __byte_perm(first, second, 0x7632); }
+template <int TALL> __device__ __forceinline__ void storeBits(u8* to, const u32 (&keep)[TALL], int t) {
+  // Bytes of keep[i]: the two eights of row g, of row g + 8. First even threads get the bytes of row g from odd ones, which get those of row g + 8.
+  bool odd = t & 1, late = t & 2;
+  u32 other = __shfl_xor_sync(0xffffffffu, __byte_perm(keep[0], keep[TALL - 1], odd ? 0x5410 : 0x7632), 1);
+  u32 pairs[TALL];
+  pairs[0] = __byte_perm(keep[0], other, odd ? 0x3524 : 0x5140); // each of the two eights of both threads
+  if (TALL == 2) pairs[TALL - 1] = __byte_perm(keep[TALL - 1], other, odd ? 0x3726 : 0x7160);
+  // Then, likewise, the first two threads the rows of keep[0].
+  u32 own = late ? pairs[TALL - 1] : pairs[0];
+  other = __shfl_xor_sync(0xffffffffu, late ? pairs[0] : pairs[TALL - 1], 2);
+  Pack<u32, 2> row;
+  row.v[0] = __byte_perm(own, other, late ? 0x1054 : 0x5410);
+  row.v[1] = __byte_perm(own, other, late ? 0x3276 : 0x7632);
+  if (TALL == 2 || !late) *reinterpret_cast<Pack<u32, 2>*>(to) = row;
+}
+`;
+
+/**
  * For each member: out [rows, rank] = scale · dropout(x [rows, inner]) · aᵀ. A block owns 16 or 32 rows, its warps share the inner
- * dimension. Each thread reads 16 neighbouring bytes of a row and takes them for the tensor core's scattered columns: the sum does
- * not mind the order as long as both operands have the same. With dropout the keep bits of x are left in `bits`. Where `room` is not
- * null, out is written there too, in rows that are x's. Args: x (where it is made: x, gate, up), rows, inner, x's stride, bits' pitch,
- * first, threshold, step, key0, key1, draw, then for each member out, room, bits, a, scale, stream.
+ * dimension. Each thread reads 16 neighbouring bytes of a row, and 16 more half a step on, whose draws come of the same Philox block, and
+ * takes them for the tensor core's scattered columns: the sum does not mind the order as long as both operands have the same. With dropout
+ * the keep bits of x are left in `bits`. Where `room` is not null, out is written there too, in rows that are x's. Args: x (where it is
+ * made: x, gate, up), rows, inner, x's stride, bits' pitch, first, threshold, step, key0, key1, draw, then for each member out, room,
+ * bits, a, scale, stream.
  */
 export const loraDownProgram = (shape: LoraDownShape): CudaProgram => {
-  const { rank, members, dropout, rows, gated = false } = shape;
-  const tiles = rankTiles(rank), { tall, warps } = downShape(shape), width = members * tiles * 8 + 1, partsBytes = 4 * warps * 16 * tall * width;
+  const { rank, members, dropout, whole, rows, gated = false } = shape;
+  const tiles = rankTiles(rank), { tall, warps, blocks } = downShape(shape), width = members * tiles * 8 + 1, partsBytes = 4 * warps * 16 * tall * width;
   return {
-    key: `lora_down_${rank}x${members}_${dropout ? 'drop' : 'all'}_${tall}x${warps}${gated ? '_gated' : ''}`,
+    key: `lora_down_${rank}x${members}_${dropout ? 'drop' : 'all'}${whole ? '' : '_ends'}_${tall}x${warps}${gated ? '_gated' : ''}`,
     entry: 'lora_down',
     grid: [ceilDiv(rows, 16 * tall), 1, 1],
     block: [warps * 32, 1, 1],
     sharedBytes: gated ? Math.max(partsBytes, gatedInputBytes(tall, warps)) : partsBytes,
-    source: () => dropoutDraws + (gated ? gatedInput.functions : '') + /* cuda */ `
-extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(${gated ? gatedInput.parameters : 'const bf16* x'}, i64 rows, int inner, int stride, int pitch, i64 first, u32 threshold, u32 step, u32 key0, u32 key1, const u32* draw,
+    source: () => (dropout ? dropoutDraws + downDraws(whole) : '') + (gated ? gatedInput.functions : '') + /* cuda */ `
+extern "C" __global__ void __launch_bounds__(${warps * 32}, ${blocks}) lora_down(${gated ? gatedInput.parameters : 'const bf16* x'}, i64 rows, int inner, int stride, int pitch, i64 first, u32 threshold, u32 step, u32 key0, u32 key1, const u32* draw,
     ${each(members, (m) => `bf16* out${m}, bf16* room${m}, u8* bits${m}, const float* a${m}, float scale${m}, u32 stream${m}`, ',\n    ')}) {
-  constexpr int TALL = ${tall}, WARPS = ${warps}, TILES = ${tiles}, MEMBERS = ${members}, WIDTH = ${width};
+  constexpr int TALL = ${tall}, WARPS = ${warps}, TILES = ${tiles}, MEMBERS = ${members}, WIDTH = ${width}, STEP = ${STEP};
   extern __shared__ __align__(16) float parts[]; // [WARPS][16 * TALL][WIDTH]
   const float* factors[MEMBERS] = { ${each(members, (m) => `a${m}`, ', ')} };
   ${dropout ? `u8* bits[MEMBERS] = { ${each(members, (m) => `bits${m}`, ', ')} };
-  u32 streams[MEMBERS] = { ${each(members, (m) => `stream${m}`, ', ')} };
+  u32 streams[MEMBERS] = { ${each(members, (m) => `stream${m}`, ', ')} }, thresholds = threshold * 0x10001u;
   if (draw) { step = draw[0];
     #pragma unroll
     for (int m = 0; m < MEMBERS; m++) streams[m] += draw[1]; }` : ''}
@@ -81,64 +149,79 @@ extern "C" __global__ void __launch_bounds__(${warps * 32}) lora_down(${gated ? 
   float sum[MEMBERS][TALL][TILES][4] = {};
   // Reads outside are led to valid places instead of being left out, so that no branch keeps the draws from overlapping: rows beyond the
   // last are not written in the end, nor are ranks; columns beyond the last are masked.
-  ${gated ? 'i64' : 'const bf16*'} lines[TALL][2];
-  ${dropout ? 'u64 blocks[TALL][2]; u32 bitLines[TALL][2]; // fewer than 2^32 bytes of bits' : ''}
+  ${gated ? '' : 'const u8* block = reinterpret_cast<const u8*>(x + base * stride);'}
+  u32 lines[TALL][2]; // in ${gated ? 'values of a half' : 'bytes'}
+  ${dropout ? 'u32 groups[TALL][2]; // the row\'s first eight values, as a place in the stream: fewer than 2^32' : ''}
   #pragma unroll
   for (int i = 0; i < TALL; i++)
     #pragma unroll
     for (int h = 0; h < 2; h++) {
       i64 row = min(base + i * 16 + h * 8 + g, rows - 1);
-      lines[i][h] = ${gated ? 'row * inner' : 'x + row * stride'};
-      ${dropout ? 'blocks[i][h] = (u64)(first + row * inner) >> 3; bitLines[i][h] = (u32)row * (u32)pitch;' : ''}
+      lines[i][h] = (u32)(row - base) * ${gated ? '(u32)inner' : '(u32)stride * 2u'};
+      ${dropout ? 'groups[i][h] = (u32)((first + row * inner) >> 3);' : ''}
     }
-  ${gated ? gatedInput.begin : `Pack<u32, 4> next[TALL][2];
-  auto fetch = [&](int k) {
+  ${dropout ? '// Of the rows of four neighbouring threads each gets the bits of one to write.\n  u32 bitLine = (u32)min(base + (TALL == 2 ? t >> 1 : 0) * 16 + (t & 1) * 8 + g, rows - 1) * (u32)pitch; // fewer than 2^32 bytes of bits' : ''}
+  // Of a row's columns k to k + 7 and, half a step on, eight more, where to read the ones or the others.
+  auto column = [&](int k, int s) { return (u32)${whole ? `(k < inner ? k : 0) + s * ${STEP / 2}` : `(k + s * ${STEP / 2} < inner ? k + s * ${STEP / 2} : 0)`}; };
+  ${gated ? gatedInput.begin : `Pack<u32, 4> words[TALL][2][2];
+  auto fetch = [&](int i, int k) {
     #pragma unroll
-    for (int i = 0; i < TALL; i++)
+    for (int h = 0; h < 2; h++)
       #pragma unroll
-      for (int h = 0; h < 2; h++) next[i][h] = *reinterpret_cast<const Pack<u32, 4>*>(lines[i][h] + (k < inner ? k : 0));
+      for (int s = 0; s < 2; s++) words[i][h][s] = *reinterpret_cast<const Pack<u32, 4>*>(block + (lines[i][h] + 2u * column(k, s)));
   };
-  fetch(warp * 32 + t * 8);`}
-  for (int k = warp * 32 + t * 8; k - t * 8 < inner; k += WARPS * 32) {
-    u32 inside = k < inner ? 0xffffffffu : 0u;
-    int at = k < inner ? k : 0;
-    ${gated ? gatedInput.take : `Pack<u32, 4> read[TALL][2];
+  #pragma unroll
+  for (int i = 0; i < TALL; i++) fetch(i, warp * STEP + t * 8);`}
+  for (int start = warp * STEP; start < inner; start += WARPS * STEP) {
+    int k = start + t * 8;
+    ${whole ? '' : `u32 inside[2] = { k < inner ? 0xffffffffu : 0u, k + ${STEP / 2} < inner ? 0xffffffffu : 0u };`}
+    ${gated ? gatedInput.take(whole) : ''}
+    u32 b[MEMBERS][TILES][2][4];
+    ${dropout ? 'u32 keep[MEMBERS][TALL];' : ''}
     #pragma unroll
-    for (int i = 0; i < TALL; i++) { read[i][0] = next[i][0]; read[i][1] = next[i][1]; }
-    fetch(k + WARPS * 32); // on its way while this step is computed`}
-    #pragma unroll
-    for (int m = 0; m < MEMBERS; m++) {
-      Pack<float, 4> low[TILES], high[TILES];
+    for (int i = 0; i < TALL; i++) {
       #pragma unroll
-      for (int j = 0; j < TILES; j++) {
-        const float* factor = factors[m] + (i64)min(j * 8 + g, ${rank - 1}) * inner + at;
-        low[j] = loadPack<4>(factor); high[j] = loadPack<4>(factor + 4);
-      }
-      u32 words[TALL][2][4];
-      #pragma unroll
-      for (int i = 0; i < TALL; i++)
+      for (int m = 0; m < MEMBERS; m++) {
+        if (i == 0)
+          #pragma unroll
+          for (int j = 0; j < TILES; j++)
+            #pragma unroll
+            for (int s = 0; s < 2; s++) {
+              const float* factor = factors[m] + (u32)(min(j * 8 + g, ${rank - 1}) * inner + ${whole ? 'k' : `(inside[s] ? k + s * ${STEP / 2} : 0)`})${whole ? ` + s * ${STEP / 2}` : ''};
+              Pack<float, 4> low = loadPack<4>(factor), high = loadPack<4>(factor + 4);
+              b[m][j][s][0] = packBf16(low.v[0], low.v[1]); b[m][j][s][1] = packBf16(low.v[2], low.v[3]);
+              b[m][j][s][2] = packBf16(high.v[0], high.v[1]); b[m][j][s][3] = packBf16(high.v[2], high.v[3]);
+            }
+        u32 kept[2][2][4];
         #pragma unroll
         for (int h = 0; h < 2; h++) {
-          ${dropout ? `Draws drawn = drawEight(blocks[i][h] + (u32)(k >> 3), threshold, step, streams[m], key0, key1);
-          // A row that stands for one beyond the last writes the same again; the bits' rows have a place for columns beyond the last.
-          bits[m][bitLines[i][h] + (u32)(k >> 3)] = (u8)keepByte(drawn);
+          ${dropout ? `u32 drawn[2][4];
+          drawPair(drawn, groups[i][h] + (u32)(k >> 3), step, streams[m], key0, key1);
           #pragma unroll
-          for (int p = 0; p < 4; p++) words[i][h][p] = read[i][h].v[p] & pairMask(drawn.words[p]) & inside;` : `#pragma unroll
-          for (int p = 0; p < 4; p++) words[i][h][p] = read[i][h].v[p] & inside;`}
+          for (int s = 0; s < 2; s++)
+            #pragma unroll
+            for (int p = 0; p < 4; p++) drawn[s][p] = keepMask(drawn[s][p], thresholds);
+          keep[m][i] = h ? joinRows(keep[m][i], keepBits(drawn)) : keepBits(drawn);` : ''}
+          #pragma unroll
+          for (int s = 0; s < 2; s++)
+            #pragma unroll
+            for (int p = 0; p < 4; p++) kept[h][s][p] = words[i][h][s].v[p]${dropout ? ' & drawn[s][p]' : ''}${whole ? '' : ' & inside[s]'};
         }
-      #pragma unroll
-      for (int j = 0; j < TILES; j++) {
-        u32 b[4] = { packBf16(low[j].v[0], low[j].v[1]), packBf16(low[j].v[2], low[j].v[3]), packBf16(high[j].v[0], high[j].v[1]), packBf16(high[j].v[2], high[j].v[3]) };
         #pragma unroll
-        for (int i = 0; i < TALL; i++)
+        for (int j = 0; j < TILES; j++)
           #pragma unroll
-          for (int s = 0; s < 2; s++) {
-            u32 a[4] = { words[i][0][2 * s], words[i][1][2 * s], words[i][0][2 * s + 1], words[i][1][2 * s + 1] };
-            mma(sum[m][i][j], a, b[2 * s], b[2 * s + 1]);
-          }
+          for (int s = 0; s < 2; s++)
+            #pragma unroll
+            for (int p = 0; p < 4; p += 2) {
+              u32 a[4] = { kept[0][s][p], kept[1][s][p], kept[0][s][p + 1], kept[1][s][p + 1] };
+              mma(sum[m][i][j], a, b[m][j][s][p], b[m][j][s][p + 1]);
+            }
       }
+      ${gated ? '' : "fetch(i, k + WARPS * STEP); // on its way while other rows and the next step's factors are at work"}
     }
-    ${gated ? gatedInput.leave : ''}
+    ${dropout ? `// A row that stands for one beyond the last writes the same again; the bits' rows have a place for columns beyond the last.
+    #pragma unroll
+    for (int m = 0; m < MEMBERS; m++) storeBits(bits[m] + bitLine + (u32)(start >> 3), keep[m], t);` : ''}
   }
   ${gated ? gatedInput.end : ''}
   #pragma unroll

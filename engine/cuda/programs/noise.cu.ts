@@ -19,7 +19,7 @@ extern "C" __global__ void uniform_noise(float* out, i64 size, float magnitude, 
   if (begin >= size) return;
   ${readDraw}
   u32 words[4];
-  philox(words, (u64)block, step, stream, key0, key1);
+  philox<10>(words, (u64)block, step, stream, key0, key1);
   for (int i = 0; i < 4; i++) if (begin + i < size) out[begin + i] = (((words[i] & 0x7fffffu) + 0.5f) / 4194304.f - 1.f) * magnitude;
 }`,
 });

@@ -29,6 +29,7 @@ const shapes: LinearShape[] = [
   { rows: 130, inner: 200, out: 96, rank: 16, rate: 0.05 },
   { rows: 33, inner: 70, out: 30, rank: 3, rate: 0.1 },
   { rows: 300, inner: 576, out: 192, rank: 8, rate: 0.05 },
+  { rows: 20, inner: 128, out: 64, rank: 8, rate: 0.98 },
 ];
 
 /** Layers of one input: outputs of unlike widths, ranks of which some are 0 (no branch), odd sizes, many rows and one. */
@@ -41,6 +42,9 @@ const groups = [
   { rows: 33, inner: 70, outs: [30, 24], ranks: [3, 8], rate: 0.1 },
   { rows: 90, inner: 128, outs: [64, 64], ranks: [5, 5], rate: 0.5 },
   { rows: 3100, inner: 96, outs: [40, 40, 24], ranks: [8, 8, 8], rate: 0.05 },
+  { rows: 3100, inner: 192, outs: [40, 40, 24], ranks: [8, 8, 8], rate: 0.1 },
+  { rows: 6400, inner: 320, outs: [32], ranks: [8], rate: 0.05 },
+  { rows: 6401, inner: 128, outs: [32, 40], ranks: [8, 8], rate: 0.5 },
 ];
 
 /**
