@@ -4,7 +4,9 @@ import type { DropoutOptions } from '../tensor/lora.js';
 import { ROOM, type CudaBackend } from './backend.js';
 import type { MatrixOperand } from './cublas-lt.js';
 import { ceilDiv, type KernelArgument } from './program.js';
+import { swiGluGradProgram, swiGluProgram } from './programs/block-ops.cu.js';
 import { dropoutAddProgram, dropoutArguments, dropoutProgram } from './programs/dropout.cu.js';
+import { gatedLinearGradProgram } from './programs/gated-linear-grad.cu.js';
 import {
   bitsPitch, inputRows, loraDownProgram, loraInputProgram, loraOutputProgram, loraSpreadProgram, loraSumProgram, MAX_RANK, MAX_RATE, MAX_TILES, outputRows, placeFactorsProgram, rankTiles,
 } from './programs/lora.cu.js';
@@ -51,21 +53,38 @@ const KEEP_BITS = "dropout's keep bits";
 
 const drawArguments = (backend: CudaBackend, dropout?: DropoutOptions): KernelArgument[] => dropoutArguments(backend.recording?.drawCell ?? 0, dropout);
 
+/** What tells branches apart that cannot draw in one launch. */
+const draws = ({ dropout }: Branch): string => (dropout && dropout.rate > 0 ? `${dropout.rate} ${dropout.key.seed} ${dropout.key.step}` : '');
+
+/** The halves of a gated activation, [n, in] bf16 without gaps. */
+export interface Halves {
+  gate: TensorInfo;
+  up: TensorInfo;
+}
+
 /**
  * hidden [n, rank] = scale · dropout(x)·Aᵀ of each branch.
+ * @param halves x is written first, as silu(gate)·up; a single launch does both where it serves every branch
  * @param place also writes it into the room at the ends of x's rows, one branch's columns after the other's: `fitsRoom`
  */
-export function branchesDown(backend: CudaBackend, x: MatrixOperand, branches: readonly (Branch & { a: TensorInfo })[], { first = 0, place = false } = {}): TensorInfo[] {
+export function branchesDown(
+  backend: CudaBackend, x: MatrixOperand, branches: readonly (Branch & { a: TensorInfo })[], { first = 0, place = false, halves }: { first?: number; place?: boolean; halves?: Halves } = {},
+): TensorInfo[] {
+  const making = halves && isOneLaunch(branches, draws) ? halves : undefined;
+  if (halves && !making) {
+    backend.launch(swiGluProgram('bf16', 'bf16', 'bf16', x.rows * x.columns, x.columns), [
+      { pointer: x.address }, backend.pointer(halves.gate), backend.pointer(halves.up), { i64: x.rows * x.columns }, x.columns, strideOf(x),
+    ]);
+  }
   const hiddens = new Map(branches.map((branch) => [branch, backend.make([x.rows, branch.rank], 'float32', 'bf16', 'a LoRA branch')]));
   const fused = branches.filter((branch) => isFused(branch, first));
-  const draws = ({ dropout }: Branch): string => (dropout && dropout.rate > 0 ? `${dropout.rate} ${dropout.key.seed} ${dropout.key.step}` : '');
   for (const group of launches(fused, draws)) {
     const dropping = isDropping(group[0]);
     const whole = x.columns % DROPOUT_SPAN === 0 && (!dropping || first % DROPOUT_SPAN === 0);
     const [threshold, , step, , key0, key1, draw] = drawArguments(backend, group[0].dropout);
     backend.with('f32', group.map(({ a }) => a), (...factors) =>
-      backend.launch(loraDownProgram({ rank: group[0].rank, members: group.length, dropout: dropping, whole, rows: x.rows, inner: x.columns }), [
-        { pointer: x.address }, { i64: x.rows }, x.columns, strideOf(x), bitsPitch(x.columns), { i64: first }, threshold, step, key0, key1, draw,
+      backend.launch(loraDownProgram({ rank: group[0].rank, members: group.length, dropout: dropping, whole, rows: x.rows, inner: x.columns, gated: making !== undefined }), [
+        { pointer: x.address }, ...(making ? [backend.pointer(making.gate), backend.pointer(making.up)] : []), { i64: x.rows }, x.columns, strideOf(x), bitsPitch(x.columns), { i64: first }, threshold, step, key0, key1, draw,
         ...group.flatMap((branch, i): KernelArgument[] => {
           const hidden = hiddens.get(branch)!;
           // The backward pass reads the bits instead of drawing again; they go when the branch's tensor does.
@@ -83,6 +102,9 @@ export function branchesDown(backend: CudaBackend, x: MatrixOperand, branches: r
   }
   return [...hiddens.values()];
 }
+
+/** Whether there are branches, and one launch of a fused kernel serves them all. */
+const isOneLaunch = <T extends Branch>(branches: readonly T[], key: (branch: T) => string | number): boolean => takesRoomy(branches) && launches(branches, key).length === 1;
 
 /** Whether the branches' kernels take an x whose rows have gaps. */
 export const takesRoomy = (branches: readonly Branch[]): boolean => branches.every((branch) => isFused(branch, 0));
@@ -283,6 +305,29 @@ export function inputGradients(backend: CudaBackend, dx: MatrixOperand, members:
     written = true;
   }
   for (const branch of branches) if (!fused.includes(branch)) addInputGradient(backend, dx, branch, first);
+}
+
+/**
+ * The same for x = silu(gate)·up: what of dx goes to gate and to up. The products are written first, where dUp will be, and read by the
+ * kernel that adds the branches; with branches that take several launches dx is whole before.
+ */
+export function gatedInputGradients(backend: CudaBackend, { gate, up }: Halves, { gate: dGate, up: dUp }: Halves, members: readonly InputGradient[]): void {
+  const [rows, inner] = shapeOf(gate), dx = backend.matrix(dUp, rows, inner);
+  const branches = members.flatMap(({ branch }) => (branch ? [branch] : []));
+  const masked = (branch: Branch): number => Number(isDropping(branch));
+  if (isOneLaunch(branches, masked)) {
+    inputGradients(backend, dx, members.map((member) => ({ ...member, branch: undefined })));
+    backend.with('f32', branches.map(({ a }) => a), (...factors) =>
+      backend.launch(gatedLinearGradProgram({ rank: branches[0].rank, members: branches.length, rows, width: inner, masked: isDropping(branches[0]) }), [
+        { i64: rows }, bitsPitch(inner), backend.pointer(dGate), { pointer: dx.address }, { pointer: dx.address }, backend.pointer(gate), backend.pointer(up), inner,
+        ...branches.flatMap(({ dHidden }, i): KernelArgument[] => [backend.pointer(dHidden), backend.pointer(factors[i]), bitsOf(backend, dHidden)]),
+      ]));
+    return;
+  }
+  inputGradients(backend, dx, members);
+  backend.launch(swiGluGradProgram('bf16', 'bf16', 'bf16', rows * inner), [
+    backend.pointer(dGate), { pointer: dx.address }, { pointer: dx.address }, backend.pointer(gate), backend.pointer(up), { i64: rows * inner },
+  ]);
 }
 
 /** dx += dropout(dHidden·A). */

@@ -2,7 +2,7 @@ import { reshape, type Tensor, type Tensor1D, type Tensor2D, type Tensor4D } fro
 import { adaptedLinears } from '../tensor/adapted-linear.js';
 import type { LoraBranch } from '../tensor/lora.js';
 import { rmsNorm, rmsNormBeside } from '../tensor/rms-norm.js';
-import { swiGlu } from '../tensor/swi-glu.js';
+import type { GatedInput } from '../tensor/swi-glu.js';
 import type { LlamaModel } from './load.js';
 import type { RopeTables } from './rope-tables.js';
 import { modulePath, type BlockModule } from '../formats/linear-modules.js';
@@ -53,11 +53,11 @@ export function feedForwardHalf(model: LlamaModel, layer: number, x: Tensor2D, c
   const project = projections(model, layer, context);
   const [residual, normed] = rmsNormBeside(x, model.blocks[layer].postAttentionNorm, model.config.rmsNormEps);
   const [gate, up] = project(['gate_proj', 'up_proj'], normed);
-  return project(['down_proj'], swiGlu(gate, up), residual, context.unread)[0] as Tensor2D;
+  return project(['down_proj'], { gate, up }, residual, context.unread)[0] as Tensor2D;
 }
 
 /** A block's linear layers by name, several of one input at a time; `residual` is added to the result. */
-function projections(model: LlamaModel, layer: number, { lora, unread: gradientNext }: BlockContext): (names: readonly BlockModule[], input: Tensor, residual?: Tensor, unread?: boolean) => Tensor[] {
+function projections(model: LlamaModel, layer: number, { lora, unread: gradientNext }: BlockContext): (names: readonly BlockModule[], input: Tensor | GatedInput, residual?: Tensor, unread?: boolean) => Tensor[] {
   const { linear, biases } = model.blocks[layer];
   return (names, input, residual, unread) =>
     adaptedLinears(input, names.map((name) => ({ weight: linear[name], lora: lora(modulePath(layer, name)), bias: biases?.[name], residual, unread, gradientNext })));

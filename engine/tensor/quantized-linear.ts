@@ -5,6 +5,7 @@ import { dequantize, type FrozenWeight } from './frozen-weight.js';
 import { differentiable, registerPortableKernel, runKernel, type Inputs } from './kernel.js';
 import { checkLora, type DropoutOptions, type LoraBranch } from './lora.js';
 import { expectShape, shapeError, shapeText } from './shape-error.js';
+import { checkGated, isGated, SwiGlu, SwiGluGrad, type GatedInput } from './swi-glu.js';
 import { isNative, selectNative } from './tensorflow-native.js';
 
 export interface QuantizedLinearOptions {
@@ -33,14 +34,17 @@ export const quantizedLinear = (x: Tensor, weight: FrozenWeight, options: Quanti
 
 /**
  * The same for several layers of one input, whose passes over x and whose gradients to it are then made together.
- * @param x [..., in]
+ * @param input x [..., in]; or the halves of a gated activation, from which x is made where the layers read it, and to which its
+ * gradient goes on
  * @returns [..., out] of each member
  */
-export function quantizedLinears(x: Tensor, members: readonly LinearMember[]): Tensor[] {
-  const lead = x.shape.slice(0, -1), inner = x.shape.at(-1)!;
+export function quantizedLinears(input: Tensor | GatedInput, members: readonly LinearMember[]): Tensor[] {
+  const given: Record<string, Tensor> = isGated(input) ? { gate: input.gate, up: input.up } : { x: input };
+  if (isGated(input)) checkGated('quantizedLinear', input);
+  const x = isGated(input) ? input.gate : input, lead = x.shape.slice(0, -1), inner = x.shape.at(-1)!;
   for (const { weight, lora, bias, residual } of members) {
     const [out] = weight.shape;
-    if (inner !== weight.shape[1]) throw shapeError(`quantizedLinear: x: expected [...,${weight.shape[1]}] for weight [${weight.shape.join(',')}], got ${shapeText(x)}`);
+    if (inner !== weight.shape[1]) throw shapeError(`quantizedLinear: ${isGated(input) ? 'gate' : 'x'}: expected [...,${weight.shape[1]}] for weight [${weight.shape.join(',')}], got ${shapeText(x)}`);
     if (lora) checkLora('quantizedLinear', lora, weight.shape);
     if (bias) expectShape('quantizedLinear', 'bias', bias, [out]);
     if (residual) expectShape('quantizedLinear', 'residual', residual, [...lead, out]);
@@ -49,8 +53,8 @@ export function quantizedLinears(x: Tensor, members: readonly LinearMember[]): T
   const count = util.sizeFromShape(lead);
   const rows = (tensor: Tensor): Tensor2D => (isMatrix ? (tensor as Tensor2D) : reshape(tensor, [count, tensor.shape.at(-1)!]));
   const attrs: QuantizedLinearAttrs = { members: members.map(({ weight, lora, unread, gradientNext }) => ({ weight, scale: lora?.scale ?? 0, dropout: lora?.dropout, unread, gradientNext })) };
-  const input = rows(x);
-  const forward: Inputs = { x: input };
+  const forward: Inputs = Object.fromEntries(Object.entries(given).map(([name, tensor]) => [name, rows(tensor)]));
+  const halves = isGated(input) ? [forward.gate!, forward.up!] : [];
   members.forEach(({ lora, bias, residual }, i) =>
     Object.assign(forward, { [`a${i}`]: lora?.a, [`b${i}`]: lora?.b, [`bias${i}`]: bias, [`residual${i}`]: residual && rows(residual) }));
   const branches = members.flatMap(({ lora }, i) => (lora ? [{ index: i, a: lora.a, b: lora.b }] : []));
@@ -59,15 +63,17 @@ export function quantizedLinears(x: Tensor, members: readonly LinearMember[]): T
     forward,
     (save) => {
       const results = runKernel<Tensor[]>(QuantizedLinear, forward, attrs);
-      if (branches.length > 0) save([input, ...branches.flatMap(({ a, b }) => [a, b]), ...results.slice(members.length)]);
+      const x = isGated(input) ? results.shift()! : forward.x!;
+      if (branches.length > 0) save([...halves, x, ...branches.flatMap(({ a, b }) => [a, b]), ...results.slice(members.length)]);
+      else if (halves.length > 0) save(halves);
       return results.slice(0, members.length);
     },
-    (dys, saved) => backward([dys].flat(), saved, branches.map(({ index }) => index), attrs),
+    (dys, saved) => backward([dys].flat(), saved.slice(0, halves.length), saved.slice(halves.length), branches.map(({ index }) => index), attrs),
   );
   return isMatrix ? ys : ys.map((y) => reshape(y, [...lead, y.shape.at(-1)!]));
 }
 
-function backward(dys: Tensor[], [x, ...saved]: Tensor[], branches: number[], attrs: QuantizedLinearAttrs): Record<string, () => Tensor> {
+function backward(dys: Tensor[], halves: Tensor[], [x, ...saved]: Tensor[], branches: number[], attrs: QuantizedLinearAttrs): Record<string, () => Tensor> {
   const byIndex = (name: string, tensors: readonly Tensor[], indices: readonly number[]): Inputs => Object.fromEntries(tensors.map((tensor, i) => [`${name}${indices[i]}`, tensor]));
   const all = byIndex('dy', dys, dys.map((_, i) => i));
   const thunks: Record<string, () => Tensor> = {};
@@ -75,7 +81,13 @@ function backward(dys: Tensor[], [x, ...saved]: Tensor[], branches: number[], at
     thunks[`bias${i}`] = () => sum(dy, 0);
     thunks[`residual${i}`] = () => clone(dy);
   });
-  if (branches.length === 0) return { ...thunks, x: () => runKernel<Tensor>(QuantizedLinearGradInput, all, attrs) };
+  /** The gradient to x, or to the halves that x was made of. */
+  const toInput = (inputs: Inputs): Record<string, () => Tensor> => {
+    if (halves.length === 0) return { x: () => runKernel<Tensor>(QuantizedLinearGradInput, inputs, attrs) };
+    const [gate, up] = halves, [dGate, dUp] = runKernel<Tensor[]>(QuantizedLinearGradInput, { ...inputs, gate, up }, attrs);
+    return { gate: () => dGate, up: () => dUp };
+  };
+  if (branches.length === 0) return { ...thunks, ...toInput(all) };
   const factors = saved.slice(0, 2 * branches.length), hiddens = saved.slice(2 * branches.length, 3 * branches.length), keeps = saved.slice(3 * branches.length);
   const a = byIndex('a', factors.filter((_, i) => i % 2 === 0), branches), b = byIndex('b', factors.filter((_, i) => i % 2 === 1), branches);
   const keep = byIndex('keep', keeps, branches.filter((index) => isDropping(attrs.members[index])));
@@ -85,7 +97,8 @@ function backward(dys: Tensor[], [x, ...saved]: Tensor[], branches: number[], at
     thunks[`b${index}`] = () => found[3 * i + 1];
   });
   const dHidden = byIndex('dHidden', branches.map((_, i) => found[3 * i + 2]), branches);
-  return { ...thunks, x: () => runKernel<Tensor>(QuantizedLinearGradInput, { ...all, ...dHidden, ...a, ...keep }, attrs) };
+  if (halves.length > 0) x.dispose(); // this op's own, and of no more use: it goes before the halves' gradients come
+  return { ...thunks, ...toInput({ ...all, ...dHidden, ...a, ...keep }) };
 }
 
 export interface LinearMemberAttrs {
@@ -109,7 +122,8 @@ export const isDropping = ({ dropout }: { dropout?: DropoutOptions }): boolean =
  * Kernels' inputs carry a member's number: a0, b0, a1, … Those without a number are shared.
  *
  * Kernel: { x [n,in], a, b, bias, residual [n,out] of members that have them }, QuantizedLinearAttrs → [y [n,out] of each member, then of
- * each with a branch hidden [n,rank] = scale · dropout(x)·Aᵀ]. A backend for which drawing is dear adds keep (bool [n,in], what
+ * each with a branch hidden [n,rank] = scale · dropout(x)·Aᵀ]. With gate and up [n,in] instead of x, x = silu(gate)·up, which is then the
+ * first result, for LoraGrad. A backend for which drawing is dear adds keep (bool [n,in], what
  * dropout keeps) of each branch that drops, and gets it back in the backward kernels.
  */
 export const QuantizedLinear = 'TemperQuantizedLinear';
@@ -121,14 +135,19 @@ export const QuantizedLinear = 'TemperQuantizedLinear';
  */
 export const LoraGrad = 'TemperLoraGrad';
 
-/** Kernel: { dy [n,out] of each member, and of those with a branch dHidden, a, keep? }, QuantizedLinearAttrs → dx [n,in] = Σ dy·W + dropout(dHidden·A). */
+/**
+ * Kernel: { dy [n,out] of each member, and of those with a branch dHidden, a, keep? }, QuantizedLinearAttrs → dx [n,in] = Σ dy·W +
+ * dropout(dHidden·A). With gate and up, what of dx goes to them: [dGate, dUp].
+ */
 export const QuantizedLinearGradInput = 'TemperQuantizedLinearGradInput';
 
-export type LinearInputs = Record<string, Tensor2D | undefined> & { x: Tensor2D };
+/** x, or gate and up. */
+export type LinearInputs = Record<string, Tensor2D | undefined>;
+export type LoraGradInputs = Record<string, Tensor2D | undefined> & { x: Tensor2D };
 export type LinearGradInputs = Record<string, Tensor2D | undefined>;
 
 registerPortableKernel<LinearInputs, QuantizedLinearAttrs>(QuantizedLinear, (inputs, { members }) => {
-  const { x } = inputs;
+  const { gate, up } = inputs, x = inputs.x ?? runKernel<Tensor2D>(SwiGlu, { gate, up });
   const ys: Tensor[] = [], hiddens: Tensor[] = [], keeps: Tensor[] = [];
   members.forEach(({ weight, scale, dropout, unread }, i) => {
     const { [`a${i}`]: a, [`b${i}`]: b, [`bias${i}`]: bias, [`residual${i}`]: residual } = inputs;
@@ -143,10 +162,10 @@ registerPortableKernel<LinearInputs, QuantizedLinearAttrs>(QuantizedLinear, (inp
     }
     ys.push(residual ? add(residual, y) : y);
   });
-  return [...ys, ...hiddens, ...keeps];
+  return [...(inputs.x ? [] : [x]), ...ys, ...hiddens, ...keeps];
 });
 
-registerPortableKernel<LinearInputs, QuantizedLinearAttrs>(LoraGrad, (inputs, { members }) =>
+registerPortableKernel<LoraGradInputs, QuantizedLinearAttrs>(LoraGrad, (inputs, { members }) =>
   members.flatMap(({ scale, dropout }, i) => {
     const { x, [`dy${i}`]: dy, [`hidden${i}`]: hidden, [`b${i}`]: b, [`keep${i}`]: keep } = inputs;
     if (!dy || !hidden || !b) return [];
@@ -154,14 +173,17 @@ registerPortableKernel<LinearInputs, QuantizedLinearAttrs>(LoraGrad, (inputs, { 
     return [matMul(dHidden, dropped(x, keep), true, false), matMul(dy, hidden, true, false), dHidden];
   }));
 
-registerPortableKernel<LinearGradInputs, QuantizedLinearAttrs>(QuantizedLinearGradInput, (inputs, { members }) =>
-  members
+registerPortableKernel<LinearGradInputs, QuantizedLinearAttrs>(QuantizedLinearGradInput, (inputs, { members }) => {
+  const { gate, up } = inputs;
+  const dx = members
     .map(({ weight }, i) => {
       const { [`dy${i}`]: dy, [`dHidden${i}`]: dHidden, [`a${i}`]: a, [`keep${i}`]: keep } = inputs;
       const dx = matMul(dy!, dequantize(weight));
       return dHidden && a ? add(dx, dropped(matMul(dHidden, a), keep)) : dx;
     })
-    .reduce((total, dx) => add(total, dx)));
+    .reduce((total, dx) => add(total, dx));
+  return gate && up ? runKernel<Tensor[]>(SwiGluGrad, { dy: dx, gate, up }) : dx;
+});
 
 /** What dropout multiplies the kept elements by; taken into the narrow matrices, which costs less than in the wide ones. */
 const inflation = (dropout?: DropoutOptions): number => (dropout ? dropoutInflation(dropout.rate) : 1);

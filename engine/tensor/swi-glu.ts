@@ -14,9 +14,16 @@ export interface SwiGluGradInputs extends SwiGluInputs {
   dy: Tensor;
 }
 
+/** The two halves of a gated activation, which stand for silu(gate) · up; both of one shape. */
+export interface GatedInput {
+  gate: Tensor;
+  up: Tensor;
+}
+export const isGated = (input: Tensor | GatedInput): input is GatedInput => 'gate' in input;
+
 /** silu(gate) · up, silu(z) = z·sigmoid(z) (arXiv 2002.05202). Both of one shape. */
 export function swiGlu(gate: Tensor, up: Tensor): Tensor {
-  if (!util.arraysEqual(gate.shape, up.shape)) throw shapeError(`swiGlu: up: expected shape ${shapeText(gate)} of gate, got ${shapeText(up)}`);
+  checkGated('swiGlu', { gate, up });
   const inputs = { gate, up };
   return differentiable<Tensor>(
     inputs,
@@ -29,6 +36,10 @@ export function swiGlu(gate: Tensor, up: Tensor): Tensor {
       return { gate: () => dGate, up: () => dUp };
     },
   );
+}
+
+export function checkGated(op: string, { gate, up }: GatedInput): void {
+  if (!util.arraysEqual(gate.shape, up.shape)) throw shapeError(`${op}: up: expected shape ${shapeText(gate)} of gate, got ${shapeText(up)}`);
 }
 
 registerPortableKernel<SwiGluInputs, object>(SwiGlu, ({ gate, up }) => mul(mul(gate, sigmoid(gate)), up));

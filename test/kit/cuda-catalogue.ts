@@ -11,6 +11,7 @@ import { rmsNormGradProgram, rmsNormProgram, rotaryProgram, swiGluGradProgram, s
 import { dequantizeInt8Program, dequantizeNf4Program } from '../../engine/cuda/programs/dequantize.cu.js';
 import { dropoutAddProgram, dropoutProgram } from '../../engine/cuda/programs/dropout.cu.js';
 import { binaryProgram, castProgram, rangeProgram, selectProgram, unaryProgram } from '../../engine/cuda/programs/elementwise.cu.js';
+import { gatedLinearGradProgram } from '../../engine/cuda/programs/gated-linear-grad.cu.js';
 import { gatherProgram, oneHotProgram, placeRowsProgram, stridedCopyProgram } from '../../engine/cuda/programs/layout.cu.js';
 import { uniformNoiseProgram } from '../../engine/cuda/programs/noise.cu.js';
 import { loraDownProgram, loraInputProgram, loraOutputProgram, loraSpreadProgram, loraSumProgram, placeFactorsProgram } from '../../engine/cuda/programs/lora.cu.js';
@@ -46,9 +47,11 @@ export function catalogue(): CudaProgram[] {
     selectProgram('bf16', 'f32', 'f32', 2, 99), rangeProgram('f32', 9), rangeProgram('i32', 9), rangeProgram('u8', 9),
     ...formats.flatMap((format) => [gatherProgram(format, 9), placeRowsProgram(format, 9), stridedCopyProgram(format, 3, 9)]),
     ...[[3, 2], [8, 1], [8, 3], [16, 2], [64, 1]].flatMap(([rank, members]) => [
-      ...[[99, 3200], [2500, 200], [4096, 3208], [4096, 3200], [8192, 8640]].flatMap(([rows, inner]) => [true, false].map((dropout) => loraDownProgram({ rank, members, dropout, whole: inner % 64 === 0, rows, inner }))),
+      ...[[99, 3200], [2500, 200], [4096, 3208], [4096, 3200], [8192, 8640]].flatMap(([rows, inner]) =>
+        [true, false].flatMap((dropout) => [true, false].map((gated) => loraDownProgram({ rank, members, dropout, whole: inner % 64 === 0, rows, inner, gated })))),
       ...[true, false].flatMap((masked) => [
         loraSpreadProgram({ factor: 'a', rank, members, rows: 99, width: 64, mode: 'sum', masked }), loraInputProgram({ rank, members, masked, rows: 99, inner: 64 }),
+        gatedLinearGradProgram({ rank, members, masked, rows: 99, width: 64 }),
       ]),
       loraSpreadProgram({ factor: 'b', rank, members, rows: 99, width: 64, mode: 'each' }), loraOutputProgram({ rank, members, rows: 99, width: 64 }),
     ]),

@@ -1,10 +1,10 @@
 import type { TensorInfo } from '@tensorflow/tfjs-core';
 import {
-  LoraGrad, QuantizedLinear, QuantizedLinearGradInput, type LinearGradInputs, type LinearInputs, type LinearMemberAttrs, type QuantizedLinearAttrs,
+  LoraGrad, QuantizedLinear, QuantizedLinearGradInput, type LinearGradInputs, type LinearInputs, type LinearMemberAttrs, type LoraGradInputs, type QuantizedLinearAttrs,
 } from '../../tensor/quantized-linear.js';
 import { cudaKernel, type CudaBackend } from '../backend.js';
 import type { MatrixOperand } from '../cublas-lt.js';
-import { branchesDown, branchGradients, fitsRoom, inputGradients, linears, roomyLinears, takesRoomy, type Branch } from '../lora-branch.js';
+import { branchesDown, branchGradients, fitsRoom, gatedInputGradients, inputGradients, linears, roomyLinears, takesRoomy, type Branch } from '../lora-branch.js';
 import type { Format } from '../program.js';
 import { binaryProgram } from '../programs/elementwise.cu.js';
 import { heldCopy } from '../weights.js';
@@ -26,21 +26,24 @@ const HELD_WIDTHS = 2;
 
 /** Every y and hidden in bf16, accumulated in float32. */
 export const quantizedLinearKernel = cudaKernel<LinearInputs, QuantizedLinearAttrs>(QuantizedLinear, ({ inputs, attrs: { members }, backend }) => {
-  const [rows, inner] = inputs.x.shape;
+  const [rows, inner] = (inputs.x ?? inputs.gate)!.shape;
   const isRead = members.some(({ unread }) => !unread);
   const ys = members.map(({ weight: { shape: [out] } }, i) => {
     const residual = inputs[`residual${i}`];
     return residual && !isRead ? backend.view(residual, [rows, out]) : backend.make([rows, out], 'float32', 'bf16', 'a linear layer'); // what nobody reads takes no memory of its own
   });
-  return withNamed(backend, 'bf16', inputs, ['x', ...members.map((_, i) => `residual${i}`)], ({ x, ...residuals }) => {
+  return withNamed(backend, 'bf16', inputs, ['x', 'gate', 'up', ...members.map((_, i) => `residual${i}`)], ({ x: given, gate, up, ...residuals }) => {
     const branches = members.map((member, i) => {
       const a = inputs[`a${i}`], b = inputs[`b${i}`];
       return a && b && { ...branchOf(member, a.shape[0]), a, b };
     });
     const present = branches.filter((branch) => branch !== undefined);
+    const isRoomy = inner % 8 === 0 && takesRoomy(present);
+    const x = given ?? (isRoomy ? backend.makeRoomy([rows, inner], 'a gated input') : backend.make([rows, inner], 'float32', 'bf16', 'a gated input'));
     const input = inputOf(backend, x, rows, inner, present), place = isRead && fitsRoom(input, present, members.map(({ weight }) => weight));
-    const hiddens = branchesDown(backend, input, present, { place });
-    if (!isRead) return [...ys, ...hiddens];
+    const hiddens = branchesDown(backend, input, present, { place, halves: given ? undefined : { gate, up } });
+    const results = [...(given ? [] : [x]), ...ys, ...hiddens];
+    if (!isRead) return results;
     withNamed(backend, 'f32', inputs, members.map((_, i) => `bias${i}`), (biases) => {
       const products = members.map(({ weight, gradientNext }, i) => {
         const branch = branches[i], residual = residuals[`residual${i}`], hidden = branch && hiddens[present.indexOf(branch)];
@@ -52,7 +55,7 @@ export const quantizedLinearKernel = cudaKernel<LinearInputs, QuantizedLinearAtt
       });
       for (const { y, bias } of (place ? roomyLinears : linears)(backend, input, products)) addBias(backend, y.address, bias!, rows, y.columns);
     });
-    return [...ys, ...hiddens];
+    return results;
   });
 });
 
@@ -64,7 +67,7 @@ function addBias(backend: CudaBackend, y: number, bias: TensorInfo, rows: number
 }
 
 /** Every dA and dB in float32, dHidden in bf16. */
-export const loraGradKernel = cudaKernel<LinearInputs, QuantizedLinearAttrs>(LoraGrad, ({ inputs, attrs: { members }, backend }) => {
+export const loraGradKernel = cudaKernel<LoraGradInputs, QuantizedLinearAttrs>(LoraGrad, ({ inputs, attrs: { members }, backend }) => {
   const [rows, inner] = inputs.x.shape;
   return withNamed(backend, 'bf16', inputs, ['x', ...members.map((_, i) => `dy${i}`)], ({ x, ...dys }) => {
     const branches = members.flatMap((member, i) => {
@@ -81,11 +84,19 @@ export const loraGradKernel = cudaKernel<LinearInputs, QuantizedLinearAttrs>(Lor
 
 export const quantizedLinearGradInputKernel = cudaKernel<LinearGradInputs, QuantizedLinearAttrs>(QuantizedLinearGradInput, ({ inputs, attrs: { members }, backend }) => {
   const [rows] = inputs.dy0!.shape, inner = members[0].weight.shape[1];
-  const dx = backend.make([rows, inner], 'float32', 'bf16', 'the gradient of a linear layer');
-  withNamed(backend, 'bf16', inputs, members.map((_, i) => `dy${i}`), (dys) =>
-    inputGradients(backend, backend.matrix(dx, rows, inner), members.map((member, i) => {
+  return withNamed(backend, 'bf16', inputs, ['gate', 'up', ...members.map((_, i) => `dy${i}`)], ({ gate, up, ...dys }) => {
+    const shares = members.map((member, i) => {
       const dHidden = inputs[`dHidden${i}`], a = inputs[`a${i}`], { weight } = member;
       return { dy: backend.matrix(dys[`dy${i}`], rows, weight.shape[0]), weight: (dHidden && heldCopy(backend, weight, dHidden)) ?? weight, branch: dHidden && a && { ...branchOf(member, a.shape[0]), dHidden, a } };
-    })));
-  return dx;
+    });
+    const make = (): TensorInfo => backend.make([rows, inner], 'float32', 'bf16', 'the gradient of a linear layer');
+    if (gate && up) {
+      const gradients = { gate: make(), up: make() };
+      gatedInputGradients(backend, { gate, up }, gradients, shares);
+      return [gradients.gate, gradients.up];
+    }
+    const dx = make();
+    inputGradients(backend, backend.matrix(dx, rows, inner), shares);
+    return dx;
+  });
 });

@@ -7,6 +7,7 @@
 import { DROPOUT_SPAN } from '../../tensor/dropout-rate.js';
 import { ceilDiv, type CudaProgram } from '../program.js';
 import { dropoutDraws } from './dropout.cu.js';
+import { gatedInput, gatedInputBytes } from './gated-input.cu.js';
 import { placeFactor } from './place-factor.cu.js';
 
 /** Largest rank for these kernels; above it cublasLt is used. */
@@ -21,7 +22,7 @@ export type Factor = 'a' | 'b';
 /** Bytes from one row of keep bits to the next: a bit for each value, in whole 16-byte units for each block of 128 columns. */
 export const bitsPitch = (inner: number): number => ceilDiv(inner, 128) * 16;
 
-const each = (members: number, text: (member: number) => string, separator = '\n  '): string => Array.from({ length: members }, (_, m) => text(m)).join(separator);
+export const each = (members: number, text: (member: number) => string, separator = '\n  '): string => Array.from({ length: members }, (_, m) => text(m)).join(separator);
 /** `name` becomes member blockIdx.z's. */
 const pick = (members: number, type: string, name: string): string => `${type} ${name} = ${name}0;${each(members, (m) => (m > 0 ? ` if (blockIdx.z == ${m}) ${name} = ${name}${m};` : ''), '')}`;
 
@@ -39,6 +40,8 @@ export interface LoraDownShape {
   whole: boolean;
   rows: number;
   inner: number;
+  /** x is silu(gate) · up, which is made and written on the way. @default false */
+  gated?: boolean;
 }
 
 /** Largest rate that `lora_down` draws for: its threshold must be a number as a half float. */
@@ -49,15 +52,17 @@ const STEP = DROPOUT_SPAN;
 
 /**
  * Tall inputs have blocks of 32 rows, which read the factors half as often: two blocks a multiprocessor where there are rows for them, else
- * one that is twice as large; three members' registers leave room for one of 12 warps. Short inputs need more warps to a block. As
- * few warps share the inner dimension as do so in the same number of steps.
+ * one that is twice as large; three members' registers leave room for one of 12 warps. Short inputs need more warps to a block. An input
+ * that is made takes registers and shared memory of its own: blocks of 16 rows, as many of which fit as have 24 warps. As few warps
+ * share the inner dimension as do so in the same number of steps.
  */
-const downShape = ({ rows, rank, members, inner }: LoraDownShape) => {
-  const tiles = members * rankTiles(rank), tall = rows >= 3072 && tiles <= 3 ? 2 : 1;
+const downShape = ({ rows, rank, members, inner, gated }: LoraDownShape) => {
+  const tiles = members * rankTiles(rank), tall = !gated && rows >= 3072 && tiles <= 3 ? 2 : 1;
   const twice = tall === 2 && tiles <= 2 && rows > 1.5 * MULTIPROCESSORS * 32;
-  const most = tall === 2 ? (twice ? 8 : tiles <= 2 ? 16 : 12) : rows <= 2048 && tiles <= 3 ? 16 : 8;
+  const most = tall === 2 ? (twice ? 8 : tiles <= 2 ? 16 : 12) : rows > 2048 || tiles > 3 ? 8 : gated ? 12 : 16;
   const steps = Math.max(1, ceilDiv(inner, STEP)), warps = ceilDiv(steps, ceilDiv(steps, most));
-  return { tall, warps, blocks: warps <= 8 && !(tall === 2 && tiles === 3) ? 2 : 1 };
+  const blocks = tiles > 2 ? 1 : Math.floor((gated && members === 1 ? 24 : 16) / Math.max(warps, 8));
+  return { tall, warps, blocks };
 };
 
 /**
@@ -115,24 +120,25 @@ template <int TALL> __device__ __forceinline__ void storeBits(u8* to, const u32 
 /**
  * For each member: out [rows, rank] = scale · dropout(x [rows, inner]) · aᵀ. A block owns 16 or 32 rows, its warps share the inner
  * dimension. Each thread reads 16 neighbouring bytes of a row, and 16 more half a step on, whose draws come of the same Philox block, and
- * takes them for the tensor core's scattered columns: the sum does not mind the order as long as both operands have the same. With dropout the keep bits of x are left in `bits`. Where `room` is not
- * null, out is written there too, in rows that are x's. Args: x, rows, inner, x's stride, bits' pitch, first, threshold, step, key0,
- * key1, draw, then for each member out, room, bits, a, scale, stream.
+ * takes them for the tensor core's scattered columns: the sum does not mind the order as long as both operands have the same. With dropout
+ * the keep bits of x are left in `bits`. Where `room` is not null, out is written there too, in rows that are x's. Args: x (where it is
+ * made: x, gate, up), rows, inner, x's stride, bits' pitch, first, threshold, step, key0, key1, draw, then for each member out, room,
+ * bits, a, scale, stream.
  */
 export const loraDownProgram = (shape: LoraDownShape): CudaProgram => {
-  const { rank, members, dropout, whole, rows } = shape;
-  const tiles = rankTiles(rank), { tall, warps, blocks } = downShape(shape), width = members * tiles * 8 + 1;
+  const { rank, members, dropout, whole, rows, gated = false } = shape;
+  const tiles = rankTiles(rank), { tall, warps, blocks } = downShape(shape), width = members * tiles * 8 + 1, partsBytes = 4 * warps * 16 * tall * width;
   return {
-    key: `lora_down_${rank}x${members}_${dropout ? 'drop' : 'all'}${whole ? '' : '_ends'}_${tall}x${warps}`,
+    key: `lora_down_${rank}x${members}_${dropout ? 'drop' : 'all'}${whole ? '' : '_ends'}_${tall}x${warps}${gated ? '_gated' : ''}`,
     entry: 'lora_down',
     grid: [ceilDiv(rows, 16 * tall), 1, 1],
     block: [warps * 32, 1, 1],
-    sharedBytes: 4 * warps * 16 * tall * width,
-    source: () => (dropout ? dropoutDraws + downDraws(whole) : '') + /* cuda */ `
-extern "C" __global__ void __launch_bounds__(${warps * 32}, ${blocks}) lora_down(const bf16* x, i64 rows, int inner, int stride, int pitch, i64 first, u32 threshold, u32 step, u32 key0, u32 key1, const u32* draw,
+    sharedBytes: gated ? Math.max(partsBytes, gatedInputBytes(tall, warps)) : partsBytes,
+    source: () => (dropout ? dropoutDraws + downDraws(whole) : '') + (gated ? gatedInput.functions : '') + /* cuda */ `
+extern "C" __global__ void __launch_bounds__(${warps * 32}, ${blocks}) lora_down(${gated ? gatedInput.parameters : 'const bf16* x'}, i64 rows, int inner, int stride, int pitch, i64 first, u32 threshold, u32 step, u32 key0, u32 key1, const u32* draw,
     ${each(members, (m) => `bf16* out${m}, bf16* room${m}, u8* bits${m}, const float* a${m}, float scale${m}, u32 stream${m}`, ',\n    ')}) {
-  constexpr int TALL = ${tall}, WARPS = ${warps}, TILES = ${tiles}, MEMBERS = ${members}, WIDTH = ${width};
-  extern __shared__ float parts[]; // [WARPS][16 * TALL][WIDTH]
+  constexpr int TALL = ${tall}, WARPS = ${warps}, TILES = ${tiles}, MEMBERS = ${members}, WIDTH = ${width}, STEP = ${STEP};
+  extern __shared__ __align__(16) float parts[]; // [WARPS][16 * TALL][WIDTH]
   const float* factors[MEMBERS] = { ${each(members, (m) => `a${m}`, ', ')} };
   ${dropout ? `u8* bits[MEMBERS] = { ${each(members, (m) => `bits${m}`, ', ')} };
   u32 streams[MEMBERS] = { ${each(members, (m) => `stream${m}`, ', ')} }, thresholds = threshold * 0x10001u;
@@ -144,31 +150,33 @@ extern "C" __global__ void __launch_bounds__(${warps * 32}, ${blocks}) lora_down
   float sum[MEMBERS][TALL][TILES][4] = {};
   // Reads outside are led to valid places instead of being left out, so that no branch keeps the draws from overlapping: rows beyond the
   // last are not written in the end, nor are ranks; columns beyond the last are masked.
-  const u8* block = reinterpret_cast<const u8*>(x + base * stride);
-  u32 lines[TALL][2]; // in bytes
+  ${gated ? '' : 'const u8* block = reinterpret_cast<const u8*>(x + base * stride);'}
+  u32 lines[TALL][2]; // in ${gated ? 'values of a half' : 'bytes'}
   ${dropout ? 'u32 groups[TALL][2]; // the row\'s first eight values, as a place in the stream: fewer than 2^32' : ''}
   #pragma unroll
   for (int i = 0; i < TALL; i++)
     #pragma unroll
     for (int h = 0; h < 2; h++) {
       i64 row = min(base + i * 16 + h * 8 + g, rows - 1);
-      lines[i][h] = (u32)(row - base) * (u32)stride * 2u;
+      lines[i][h] = (u32)(row - base) * ${gated ? '(u32)inner' : '(u32)stride * 2u'};
       ${dropout ? 'groups[i][h] = (u32)((first + row * inner) >> 3);' : ''}
     }
   ${dropout ? '// Of the rows of four neighbouring threads each gets the bits of one to write.\n  u32 bitLine = (u32)min(base + (TALL == 2 ? t >> 1 : 0) * 16 + (t & 1) * 8 + g, rows - 1) * (u32)pitch; // fewer than 2^32 bytes of bits' : ''}
-  // A row's columns k to k + 7 and, half a step on, eight more.
-  Pack<u32, 4> words[TALL][2][2];
+  // Of a row's columns k to k + 7 and, half a step on, eight more, where to read the ones or the others.
+  auto column = [&](int k, int s) { return (u32)${whole ? `(k < inner ? k : 0) + s * ${STEP / 2}` : `(k + s * ${STEP / 2} < inner ? k + s * ${STEP / 2} : 0)`}; };
+  ${gated ? gatedInput.begin : `Pack<u32, 4> words[TALL][2][2];
   auto fetch = [&](int i, int k) {
     #pragma unroll
     for (int h = 0; h < 2; h++)
       #pragma unroll
-      for (int s = 0; s < 2; s++) words[i][h][s] = *reinterpret_cast<const Pack<u32, 4>*>(block + (lines[i][h] + 2u * (u32)${whole ? `(k < inner ? k : 0)) + s * ${STEP}` : `(k + s * ${STEP / 2} < inner ? k + s * ${STEP / 2} : 0))`});
+      for (int s = 0; s < 2; s++) words[i][h][s] = *reinterpret_cast<const Pack<u32, 4>*>(block + (lines[i][h] + 2u * column(k, s)));
   };
   #pragma unroll
-  for (int i = 0; i < TALL; i++) fetch(i, warp * ${STEP} + t * 8);
-  for (int start = warp * ${STEP}; start < inner; start += WARPS * ${STEP}) {
+  for (int i = 0; i < TALL; i++) fetch(i, warp * STEP + t * 8);`}
+  for (int start = warp * STEP; start < inner; start += WARPS * STEP) {
     int k = start + t * 8;
     ${whole ? '' : `u32 inside[2] = { k < inner ? 0xffffffffu : 0u, k + ${STEP / 2} < inner ? 0xffffffffu : 0u };`}
+    ${gated ? gatedInput.take(whole) : ''}
     u32 b[MEMBERS][TILES][2][4];
     ${dropout ? 'u32 keep[MEMBERS][TALL];' : ''}
     #pragma unroll
@@ -210,12 +218,13 @@ extern "C" __global__ void __launch_bounds__(${warps * 32}, ${blocks}) lora_down
               mma(sum[m][i][j], a, b[m][j][s][p], b[m][j][s][p + 1]);
             }
       }
-      fetch(i, k + WARPS * ${STEP}); // on its way while other rows and the next step's factors are at work
+      ${gated ? '' : "fetch(i, k + WARPS * STEP); // on its way while other rows and the next step's factors are at work"}
     }
     ${dropout ? `// A row that stands for one beyond the last writes the same again; the bits' rows have a place for columns beyond the last.
     #pragma unroll
     for (int m = 0; m < MEMBERS; m++) storeBits(bits[m] + bitLine + (u32)(start >> 3), keep[m], t);` : ''}
   }
+  ${gated ? gatedInput.end : ''}
   #pragma unroll
   for (int m = 0; m < MEMBERS; m++)
     #pragma unroll
@@ -242,11 +251,11 @@ extern "C" __global__ void __launch_bounds__(${warps * 32}, ${blocks}) lora_down
   };
 };
 
-const SPREAD_COLUMNS = 128;
-const SPREAD_ROWS = 128;
+export const SPREAD_COLUMNS = 128;
+export const SPREAD_ROWS = 128;
 
 /** m16n8k8 where the rank allows, else steps of m16n8k16. */
-const spreadProducts = /* cuda */ `
+export const spreadProducts = /* cuda */ `
 __device__ __forceinline__ void mmaShort(float (&c)[4], u32 a0, u32 a1, u32 b) {
   asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a0), "r"(a1), "r"(b));
@@ -272,12 +281,12 @@ export interface LoraSpreadShape {
 }
 
 /**
- * out [rows, width] = base + bias + low [rows, rank] · factor, for a product that then adds to it; base and bias may be null.
- * A warp has 32 columns, whose fragments of the factor it keeps. The tensor core's columns are dealt out so that a thread's results are
- * eight neighbours: one 16-byte store. Args: rows, bits' pitch, then for `sum` out, base, width and for each member low, w, bits; for
- * `each` for each member out, base, bias, width, low, w.
+ * For kernels in which a warp has 32 columns of low [rows, rank] · factor: `fragments` keeps the factor's for all members, `add` adds the
+ * product of rows `row` to `row` + 15 to `y[2][8]`, member by member. The tensor core's columns are dealt out so that a thread's results
+ * are eight neighbours, from column `own` of rows `row` + g and `row` + g + 8. Both expect `g`, `t`, `column`, `own`, `inColumns`, `width`,
+ * `end` and, where masked, `pitch`; for `sum` the members' `low`, `w` and `bits` by their numbers.
  */
-export const loraSpreadProgram = ({ factor, rank, members, rows, width, mode, masked = false }: LoraSpreadShape): CudaProgram => {
+export const spreadPieces = ({ factor, rank, members, mode, masked = false }: Omit<LoraSpreadShape, 'rows' | 'width'>) => {
   const short = rank <= 8, steps = short ? 1 : ceilDiv(rank, 16), summed = mode === 'sum' ? members : 1;
   const load = (m: number) => `{ ${mode === 'sum' ? `const float* w = w${m};` : ''}
     #pragma unroll
@@ -305,6 +314,23 @@ export const loraSpreadProgram = ({ factor, rank, members, rows, width, mode, ma
         for (int i = 0; i < 8; i++) ${masked ? 'if (byte & (1u << i)) ' : ''}y[h][i] += c[i >> 1][2 * h + (i & 1)];
       } }`;
   return {
+    fragments: `u32 b[${summed}][4][${steps}][${short ? 1 : 2}];
+  ${each(summed, load)}`,
+    add: each(summed, member, '\n    '),
+    /** Steps of the product over all members. */
+    steps: steps * summed,
+  };
+};
+
+/**
+ * out [rows, width] = base + bias + low [rows, rank] · factor, for a product that then adds to it; base and bias may be null.
+ * A warp has 32 columns, whose fragments of the factor it keeps. The tensor core's columns are dealt out so that a thread's results are
+ * eight neighbours: one 16-byte store. Args: rows, bits' pitch, then for `sum` out, base, width and for each member low, w, bits; for
+ * `each` for each member out, base, bias, width, low, w.
+ */
+export const loraSpreadProgram = (shape: LoraSpreadShape): CudaProgram => {
+  const { factor, rank, members, rows, width, mode, masked = false } = shape, { fragments, add, steps } = spreadPieces(shape);
+  return {
     key: `lora_spread_${factor}_${rank}x${members}_${mode}${masked ? '_masked' : ''}`,
     entry: 'lora_spread',
     grid: [ceilDiv(width, SPREAD_COLUMNS), ceilDiv(rows, SPREAD_ROWS), mode === 'each' ? members : 1],
@@ -319,22 +345,21 @@ extern "C" __global__ void __launch_bounds__(${SPREAD_COLUMNS}) lora_spread(i64 
     : ''}
   if (column >= width) return;
   bool inColumns = own < width;
-  u32 b[${summed}][4][${steps}][${short ? 1 : 2}];
-  ${each(summed, load)}
+  ${fragments}
   i64 begin = (i64)blockIdx.y * ${SPREAD_ROWS}, end = min(begin + ${SPREAD_ROWS}, rows);
   ${mode === 'each' ? `float start[8] = {};
   if (bias && inColumns) {
     #pragma unroll
     for (int i = 0; i < 8; i++) start[i] = bias[own + i];
   }` : ''}
-  #pragma unroll ${steps * summed > 1 ? 1 : 4}
+  #pragma unroll ${steps > 1 ? 1 : 4}
   for (i64 row = begin; row < end; row += 16) {
     float y[2][8];
     #pragma unroll
     for (int h = 0; h < 2; h++)
       #pragma unroll
       for (int i = 0; i < 8; i++) y[h][i] = ${mode === 'each' ? 'start[i]' : '0.f'};
-    ${each(summed, member, '\n    ')}
+    ${add}
     #pragma unroll
     for (int h = 0; h < 2; h++) {
       i64 at = (row + g + 8 * h) * width + own;

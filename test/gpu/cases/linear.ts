@@ -3,6 +3,7 @@ import type { CudaBackend } from '../../../engine/cuda/backend.js';
 import { dequantize, freezeWeight, type BaseDtype, type FrozenWeight } from '../../../engine/tensor/frozen-weight.js';
 import { linearCrossEntropy } from '../../../engine/tensor/linear-cross-entropy.js';
 import { quantizedLinear, quantizedLinears } from '../../../engine/tensor/quantized-linear.js';
+import { takeGradients } from '../../../engine/tensor/take-gradients.js';
 import { rmsNorm, rmsNormBeside } from '../../../engine/tensor/rms-norm.js';
 import { withGradients, type GpuCase, type Random } from './compare.js';
 
@@ -57,6 +58,29 @@ function withoutCopies<T>(run: () => T): T {
     if (before) current.keepDequantized = before;
   }
 }
+
+/**
+ * Layers that read a gated activation: those for which one launch makes x and the hidden states (one rank, widths of multiples of 8, also of
+ * some that are none of 16 or 128), with and without room for them, and those that take the long way.
+ */
+const gatedGroups = [
+  { rows: 5, inner: 64, outs: [48], ranks: [8], rate: 0.3 },
+  { rows: 1, inner: 72, outs: [40], ranks: [4], rate: 0 },
+  { rows: 33, inner: 200, outs: [96], ranks: [16], rate: 0.05 },
+  { rows: 130, inner: 1080, outs: [64], ranks: [8], rate: 0.05 },
+  { rows: 17, inner: 8, outs: [8], ranks: [8], rate: 0.2 },
+  { rows: 301, inner: 456, outs: [72], ranks: [64], rate: 0.1 },
+  { rows: 257, inner: 136, outs: [40], ranks: [4], rate: 0.5 },
+  { rows: 3101, inner: 264, outs: [40], ranks: [8], rate: 0.05 },
+  { rows: 3100, inner: 96, outs: [24], ranks: [8], rate: 0 },
+  { rows: 4097, inner: 88, outs: [24], ranks: [16], rate: 0.1 },
+  { rows: 70, inner: 64, outs: [64, 32], ranks: [8, 8], rate: 0.1 },
+  { rows: 70, inner: 64, outs: [64, 32], ranks: [8, 16], rate: 0.1 }, // two launches
+  { rows: 70, inner: 64, outs: [64, 32], ranks: [0, 8], rate: 0.1 },
+  { rows: 40, inner: 96, outs: [64], ranks: [0], rate: 0 },
+  { rows: 33, inner: 70, outs: [30], ranks: [3], rate: 0.1 },
+  { rows: 20, inner: 128, outs: [64], ranks: [72], rate: 0.1 },
+];
 
 export const linearCases: GpuCase[] = [
   ...bases.map(([name, base]): GpuCase => ({
@@ -137,6 +161,49 @@ export const linearCases: GpuCase[] = [
       },
     };
   })),
+  ...gatedGroups.flatMap(({ rows, inner, outs, ranks, rate }) => [false, true].map((unread): GpuCase => ({
+    name: `quantizedLinears of a gated activation of ${rows} rows, [${outs}]x${inner}, ranks ${ranks}, dropout ${rate}, ${unread ? 'unread' : 'biases and residuals'}`,
+    run: (random) => {
+      const weights = outs.map((out, i) => frozen(random, [out, inner], bases[i % 3][1]));
+      const halves = [random.tensor([rows, inner], 4), random.tensor([rows, inner])], residual = random.tensor([rows, outs[0]]), biases = outs.map((out) => random.tensor<Tensor1D>([out]));
+      const factors = outs.flatMap((out, i) => (ranks[i] > 0 ? [random.tensor([ranks[i], inner], 0.2), random.tensor([out, ranks[i]], 0.5)] : []));
+      const op = (gate: Tensor, up: Tensor, residual: Tensor, ...rest: Tensor[]): Tensor => {
+        const own = rest.slice(outs.length);
+        return concat(quantizedLinears({ gate, up }, weights.map((weight, i) => {
+          const lora = ranks[i] > 0 ? { a: own.shift() as Tensor2D, b: own.shift() as Tensor2D, scale: 1 + i, dropout: { rate, key: { seed: 11, step: 2, stream: i } } } : undefined;
+          return { weight, lora, bias: rest[i] as Tensor1D, residual: i === 0 ? residual : undefined, unread };
+        })), 1);
+      };
+      const inputs = [...halves, residual, ...biases, ...factors];
+      if (!unread) return withGradients(random, inputs, op);
+      // As a half is run again: nobody has the result, and what was saved goes as soon as it was used.
+      const { value, gradients } = takeGradients(() => op(...(inputs as [Tensor, Tensor, Tensor])), inputs, random.tensor([rows, outs.reduce((a, b) => a + b)]));
+      value.dispose();
+      return gradients;
+    },
+  }))),
+  {
+    name: 'quantizedLinears of a gated activation that other layers made, between a norm and the residual stream',
+    run: (random) => {
+      const [hidden, inner, rows] = [64, 328, 75];
+      const weights = [[inner, hidden], [inner, hidden], [hidden, inner]].map((shape, i) => frozen(random, shape as [number, number], bases[i][1]));
+      const norm = random.tensor<Tensor1D>([hidden]), identity = freezeWeight(Float32Array.from({ length: hidden * hidden }, (_, i) => (i % (hidden + 1) === 0 ? 1 : 0)), [hidden, hidden], { dtype: 'bf16' });
+      const factors = weights.flatMap(({ shape: [out, inner] }) => [random.tensor([8, inner], 0.2), random.tensor([out, 8], 0.2)]);
+      return withGradients(random, [random.tensor([rows, hidden]), ...factors], (x, ...own) => {
+        const lora = (i: number) => ({ a: own[2 * i] as Tensor2D, b: own[2 * i + 1] as Tensor2D, scale: 1, dropout: { rate: 0.05, key: { seed: 11, step: 2, stream: i } } });
+        const [residual, normed] = rmsNormBeside(quantizedLinear(x, identity) as Tensor2D, norm, 1e-5);
+        const [gate, up] = quantizedLinears(normed, [0, 1].map((i) => ({ weight: weights[i], lora: lora(i) })));
+        return quantizedLinears({ gate, up }, [{ weight: weights[2], lora: lora(2), residual }])[0];
+      });
+    },
+  },
+  {
+    name: 'quantizedLinears of a gated activation of zero rows',
+    run: (random) => {
+      const weight = frozen(random, [48, 64], bases[0][1]), lora = { a: random.tensor<Tensor2D>([8, 64]), b: random.tensor<Tensor2D>([48, 8]), scale: 1 };
+      return withGradients(random, [random.tensor([0, 64]), random.tensor([0, 64])], (gate, up) => quantizedLinears({ gate, up }, [{ weight, lora }])[0]);
+    },
+  },
   {
     name: 'quantizedLinear with a bias',
     run: (random) => {
