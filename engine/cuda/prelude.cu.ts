@@ -74,10 +74,16 @@ __device__ __forceinline__ float blockMax(float x) {
 /** The thread's place in its warp, asked for anew: what is computed from it does not take registers before it is needed. */
 __device__ __forceinline__ int laneNow() { int lane; asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane)); return lane; }
 __device__ __forceinline__ u32 sharedAddress(const void* p) { return (u32)__cvta_generic_to_shared(p); }
-/** BYTES (4, 8 or 16) from global to shared memory without passing registers; zeros when not valid. */
+/** 16 bytes; the L2 cache gets the whole line of 128, whose other parts neighbouring warps are about to ask for. */
+__device__ __forceinline__ Pack<u32, 4> loadOfLine(const void* p) {
+  Pack<u32, 4> x;
+  asm volatile("ld.global.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(x.v[0]), "=r"(x.v[1]), "=r"(x.v[2]), "=r"(x.v[3]) : "l"(p));
+  return x;
+}
+/** BYTES (4, 8 or 16) from global to shared memory without passing registers; zeros when not valid. 16 bytes bring their whole line to the L2 cache. */
 template <int BYTES> __device__ __forceinline__ void copyAsync(void* to, const void* from, bool valid) {
   int size = valid ? BYTES : 0;
-  if (BYTES == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(sharedAddress(to)), "l"(from), "r"(size));
+  if (BYTES == 16) asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" :: "r"(sharedAddress(to)), "l"(from), "r"(size));
   else asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" :: "r"(sharedAddress(to)), "l"(from), "n"(BYTES == 16 ? 8 : BYTES), "r"(size));
 }
 __device__ __forceinline__ void commitCopies() { asm volatile("cp.async.commit_group;"); }

@@ -35,9 +35,9 @@ extern "C" __global__ void __launch_bounds__(${SPREAD_COLUMNS}) gated_linear_gra
     for (int h = 0; h < 2; h++) {
       // Reads outside are led to a valid place, so that no branch holds them up; nothing comes of them.
       i64 at = min(row + g + 8 * h, end - 1) * width + (inColumns ? own : column);
-      d[h] = *reinterpret_cast<const Pack<u32, 4>*>(product + at);
-      z[h] = *reinterpret_cast<const Pack<u32, 4>*>(gate + at);
-      u[h] = *reinterpret_cast<const Pack<u32, 4>*>(up + at);
+      d[h] = loadOfLine(product + at);
+      z[h] = loadOfLine(gate + at);
+      u[h] = loadOfLine(up + at);
     }
     float y[2][8] = {};
     ${add}

@@ -46,6 +46,9 @@ const groups = [
   { rows: 3100, inner: 192, outs: [40, 40, 24], ranks: [8, 8, 8], rate: 0.1 },
   { rows: 6400, inner: 320, outs: [32], ranks: [8], rate: 0.05 },
   { rows: 6401, inner: 128, outs: [32, 40], ranks: [8, 8], rate: 0.5 },
+  // More steps to a warp than are on their way at once.
+  { rows: 40, inner: 3264, outs: [24], ranks: [8], rate: 0.05 },
+  { rows: 3080, inner: 1600, outs: [16, 8, 8], ranks: [8, 8, 8], rate: 0.05 },
 ];
 
 /** Runs with the copies of quantised matrices made anew for each use, where the current backend is `cuda`. */
@@ -74,6 +77,8 @@ const gatedGroups = [
   { rows: 3101, inner: 264, outs: [40], ranks: [8], rate: 0.05 },
   { rows: 3100, inner: 96, outs: [24], ranks: [8], rate: 0 },
   { rows: 4097, inner: 88, outs: [24], ranks: [16], rate: 0.1 },
+  { rows: 40, inner: 2560, outs: [24], ranks: [8], rate: 0.05 },
+  { rows: 23, inner: 3272, outs: [24], ranks: [8], rate: 0.05 },
   { rows: 70, inner: 64, outs: [64, 32], ranks: [8, 8], rate: 0.1 },
   { rows: 70, inner: 64, outs: [64, 32], ranks: [8, 16], rate: 0.1 }, // two launches
   { rows: 70, inner: 64, outs: [64, 32], ranks: [0, 8], rate: 0.1 },
