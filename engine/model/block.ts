@@ -1,9 +1,9 @@
 import { reshape, type Tensor, type Tensor1D, type Tensor2D, type Tensor4D } from '@tensorflow/tfjs-core';
 import { adaptedLinears } from '../tensor/adapted-linear.js';
 import type { LoraBranch } from '../tensor/lora.js';
-import { rmsNorm, rmsNormBeside } from '../tensor/rms-norm.js';
+import type { LayerInput } from '../tensor/quantized-linear.js';
+import { rmsNorm } from '../tensor/rms-norm.js';
 import { rotaryEmbedding } from '../tensor/rotary-embedding.js';
-import type { GatedInput } from '../tensor/swi-glu.js';
 import type { LlamaModel } from './load.js';
 import type { RopeTables } from './rope-tables.js';
 import { modulePath, type BlockModule } from '../formats/linear-modules.js';
@@ -39,8 +39,7 @@ export function attentionHalf(model: LlamaModel, layer: number, x: Tensor2D, con
     return (rotates ? rotaryEmbedding(normed as Tensor4D, rope.cos, rope.sin) : normed) as Tensor4D;
   };
 
-  const [residual, normed] = rmsNormBeside(x, inputNorm, rmsNormEps);
-  const [queries, keys, values] = project(['q_proj', 'k_proj', 'v_proj'], normed);
+  const [residual, queries, keys, values] = project(['q_proj', 'k_proj', 'v_proj'], { x, norm: inputNorm, eps: rmsNormEps });
   const q = prepared(split(queries, heads), qkNorm?.query);
   const k = prepared(split(keys, kvHeads), qkNorm?.key);
   const attended = reshape(attend(layer, q, k, split(values, kvHeads)), [x.shape[0], heads * headDim]);
@@ -50,13 +49,12 @@ export function attentionHalf(model: LlamaModel, layer: number, x: Tensor2D, con
 /** A block's feed-forward layer and the residual stream around it: x [B·T, hidden] → [B·T, hidden]. */
 export function feedForwardHalf(model: LlamaModel, layer: number, x: Tensor2D, context: BlockContext): Tensor2D {
   const project = projections(model, layer, context);
-  const [residual, normed] = rmsNormBeside(x, model.blocks[layer].postAttentionNorm, model.config.rmsNormEps);
-  const [gate, up] = project(['gate_proj', 'up_proj'], normed);
+  const [residual, gate, up] = project(['gate_proj', 'up_proj'], { x, norm: model.blocks[layer].postAttentionNorm, eps: model.config.rmsNormEps });
   return project(['down_proj'], { gate, up }, residual, context.unread)[0] as Tensor2D;
 }
 
 /** A block's linear layers by name, several of one input at a time; `residual` is added to the result. */
-function projections(model: LlamaModel, layer: number, { lora }: BlockContext): (names: readonly BlockModule[], input: Tensor | GatedInput, residual?: Tensor, unread?: boolean) => Tensor[] {
+function projections(model: LlamaModel, layer: number, { lora }: BlockContext): (names: readonly BlockModule[], input: LayerInput, residual?: Tensor, unread?: boolean) => Tensor[] {
   const { linear, biases } = model.blocks[layer];
   return (names, input, residual, unread) =>
     adaptedLinears(input, names.map((name) => ({ weight: linear[name], lora: lora(modulePath(layer, name)), bias: biases?.[name], residual, unread })));
