@@ -189,6 +189,19 @@ extern "C" __global__ void __launch_bounds__(${warps * 32}) normed_linear_grad(i
     }
   }
 
+  // The steps again, from the last: what was read last is the likeliest to be in the L2 cache still. Reads are a step ahead.
+  Eight nextX[TALL][2], nextSkip[TALL][2];
+  auto fetch = [&](int step) {
+    int column = (step * WARPS + warp) * 32, at = column + t * 8 < width ? column + t * 8 : column;
+    #pragma unroll
+    for (int i = 0; i < TALL; i++)
+      #pragma unroll
+      for (int h = 0; h < 2; h++) {
+        nextSkip[i][h] = loadPassing(skip + lines[i][h] * width + at, once);
+        nextX[i][h] = loadPassing(x + lines[i][h] * width + at, once);
+      }
+  };
+  if (step > 0) fetch(step - 1);
   #pragma unroll
   for (int i = 0; i < TALL; i++)
     #pragma unroll
@@ -215,18 +228,15 @@ extern "C" __global__ void __launch_bounds__(${warps * 32}) normed_linear_grad(i
   for (int i = 0; i < TALL; i++)
     #pragma unroll
     for (int h = 0; h < 2; h++) { r[i][h] = found[(i * 16 + h * 8 + g) * 2]; slope[i][h] = found[(i * 16 + h * 8 + g) * 2 + 1]; }
-  step = 0;
   #pragma unroll 1
-  for (int column = warp * 32; column < width; column += WARPS * 32, step++) {
-    int own = column + t * 8, at = own < width ? own : column;
+  while (step-- > 0) {
+    int own = (step * WARPS + warp) * 32 + t * 8, at = own < width ? own : own - t * 8;
     Eight xs[TALL][2], before[TALL][2];
     #pragma unroll
     for (int i = 0; i < TALL; i++)
       #pragma unroll
-      for (int h = 0; h < 2; h++) {
-        before[i][h] = loadPassing(skip + lines[i][h] * width + at, once);
-        xs[i][h] = loadPassing(x + lines[i][h] * width + at, once);
-      }
+      for (int h = 0; h < 2; h++) { xs[i][h] = nextX[i][h]; before[i][h] = nextSkip[i][h]; }
+    if (step > 0) fetch(step - 1);
     #pragma unroll
     for (int i = 0; i < TALL; i++)
       #pragma unroll
