@@ -63,7 +63,7 @@ const report = (title: string, run: () => Tensor[], bytes: (key: string) => numb
   console.log(`-- ${title}`);
   for (const [key, { milliseconds, count }] of [...fastest].sort(([, a], [, b]) => b.milliseconds - a.milliseconds)) {
     const floor = bytes(key) / perMillisecond;
-    if (/^(lora|gated)/.test(key)) [total, least] = [total + milliseconds, least + floor];
+    if (/^(lora|gated|normed)/.test(key)) [total, least] = [total + milliseconds, least + floor];
     console.log(`${(1000 * milliseconds).toFixed(1).padStart(8)} us  ${floor > 0 ? `${(1000 * floor).toFixed(1).padStart(6)} us at the copy's rate` : ''.padEnd(27)}  ${count} x ${key}`);
   }
 };
@@ -76,19 +76,22 @@ for (const modules of groups) {
   });
   const dys = shapes.map(([out], i) => noise([rows, out], 5 + i));
   const weights = shapes.map((shape, i) => ({ kind: 'dense' as const, shape, value: noise(shape, 8 + i) as Tensor2D }));
-  const attrs: QuantizedLinearAttrs = { members: weights.map((weight, i) => ({ weight, scale: 1, dropout: { rate, key: { seed: 1, step: 1, stream: i } } })) };
+  const attrs: QuantizedLinearAttrs = { members: weights.map((weight, i) => ({ weight, scale: 1, dropout: { rate, key: { seed: 1, step: 1, stream: i } } })), eps: 1e-6 };
   const named = (name: string, tensors: readonly Tensor[]): Record<string, Tensor> => Object.fromEntries(tensors.map((tensor, i) => [`${name}${i}`, tensor]));
   const a = named('a', factors.filter((_, i) => i % 2 === 0)), b = named('b', factors.filter((_, i) => i % 2 === 1)), dy = named('dy', dys);
   const wide = shapes.reduce((sum, [out]) => sum + 2 * rows * out, 0), input = 2 * rows * inner, bits = rate > 0 ? (rows * inner * modules.length) / 8 : 0;
-  // The down projection's input comes as the halves of a gated activation, whose kernels count as the branch's.
-  const gated = modules.includes('down_proj'), made: Record<string, Tensor> = gated ? { gate: x, up: noise([rows, inner], 12) } : {};
+  // The kernels that make the input count as the branch's: the down projection's comes as the halves of a gated activation, o's as it is, the others' as a stream and its norm.
+  const gated = modules.includes('down_proj'), normed = modules.length > 1;
+  const made: Record<string, Tensor> = gated ? { gate: x, up: noise([rows, inner], 12) } : normed ? { x, norm: noise([inner], 12) } : {};
+  const before: Record<string, Tensor> = normed ? { skip: noise([rows, inner], 13) } : {};
+  if (normed) backend.convert(made.norm, 'f32');
   report(`${modules.join(', ')}: [${rows},${inner}] -> ${shapes.map(([out]) => out).join(', ')}`, () => tidy(() => {
-    const ys = runKernel<Tensor[]>(QuantizedLinear, { ...(gated ? made : { x }), ...a, ...b }, attrs), input = gated ? ys.shift()! : x;
+    const ys = runKernel<Tensor[]>(QuantizedLinear, { ...(gated ? made : { x, ...made }), ...a, ...b }, attrs), input = gated || normed ? ys.shift()! : x;
     const found = runKernel<Tensor[]>(LoraGrad, { x: input, ...dy, ...b, ...named('hidden', ys.slice(shapes.length)) }, attrs);
-    return [...ys, ...found, ...[runKernel<Tensor | Tensor[]>(QuantizedLinearGradInput, { ...made, ...dy, ...a, ...named('dHidden', found.filter((_, i) => i % 3 === 2)) }, attrs)].flat()];
+    return [...ys, ...found, ...[runKernel<Tensor | Tensor[]>(QuantizedLinearGradInput, { ...made, ...before, ...dy, ...a, ...named('dHidden', found.filter((_, i) => i % 3 === 2)) }, attrs)].flat()];
   }), (key) =>
-    key.startsWith('gated_linear_grad') ? 5 * input + bits : key.startsWith('lora_down') ? (gated ? 3 * input : input) + bits : key.startsWith('lora_spread_b') ? wide : key.startsWith('lora_output') ? wide : key.startsWith('lora_input') ? input + bits : key.startsWith('lora_spread_a') ? input + bits : 0);
-  dispose([x, ...Object.values(made).slice(1), factors, dys, weights.map(({ value }) => value)]);
+    key.startsWith('gated_linear_grad') ? 5 * input + bits : key.startsWith('normed_linear_grad') ? 4 * input + bits : key.startsWith('rms_norm') ? 2 * input : key.startsWith('lora_down') ? (gated ? 3 * input : input) + bits : key.startsWith('lora_spread_b') ? wide : key.startsWith('lora_output') ? wide : key.startsWith('lora_input') ? input + bits : key.startsWith('lora_spread_a') ? input + bits : 0);
+  dispose([x, made, before, factors, dys, weights.map(({ value }) => value)]);
 }
 console.log(`the branches' kernels of a block: ${total.toFixed(3)} ms, ${least.toFixed(3)} at the copy's rate; of ${config.layers} blocks ${(total * config.layers).toFixed(1)} and ${(least * config.layers).toFixed(1)}`);
 process.exit(0);

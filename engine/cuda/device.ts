@@ -34,6 +34,8 @@ export class CudaDevice {
   /** Compute capability as a number: 90 is 9.0. */
   readonly capability: number;
   readonly multiprocessors: number;
+  /** Most bytes of shared memory that a block may have. */
+  readonly sharedLimit: number;
   readonly driverVersion: string;
   readonly memory: CachingAllocator;
   readonly stream: number;
@@ -83,6 +85,7 @@ export class CudaDevice {
     const read = (which: number) => (attribute(out.buffer, which, device), out.int);
     this.capability = read(ATTRIBUTE.major) * 10 + read(ATTRIBUTE.minor);
     this.multiprocessors = read(ATTRIBUTE.multiprocessors);
+    this.sharedLimit = read(ATTRIBUTE.sharedBytesOptIn);
     if (this.capability < 80) throw new CudaError('device_too_old', `${this.name}: expected compute capability 8.0 or higher (bf16), got ${this.capability / 10}`);
     driver.call('int cuDevicePrimaryCtxRetain(_Out_ void *, int)')(out.buffer, device);
     driver.call('int cuCtxSetCurrent(uint64)')(out.pointer);

@@ -3,6 +3,7 @@ import { DROPOUT_SPAN, dropoutInflation } from '../tensor/dropout-rate.js';
 import type { DropoutOptions } from '../tensor/lora.js';
 import { ROOM, type CudaBackend } from './backend.js';
 import type { MatrixOperand } from './cublas-lt.js';
+import { rmsNormGrad } from './kernels/block-ops.js';
 import { ceilDiv, type KernelArgument } from './program.js';
 import { swiGluGradProgram, swiGluProgram } from './programs/block-ops.cu.js';
 import { dropoutAddProgram, dropoutArguments, dropoutProgram } from './programs/dropout.cu.js';
@@ -10,6 +11,7 @@ import { gatedLinearGradProgram } from './programs/gated-linear-grad.cu.js';
 import {
   bitsPitch, inputRows, loraDownProgram, loraInputProgram, loraOutputProgram, loraSpreadProgram, loraSumProgram, MAX_RANK, MAX_RATE, MAX_TILES, outputRows, placeFactorsProgram, rankTiles,
 } from './programs/lora.cu.js';
+import { fitsNormedLinearGrad, normedLinearGradProgram } from './programs/normed-linear-grad.cu.js';
 import { hasRoom, keptRoomyWeights, passHeldCopy, withFilledWeight, withRoomyWeight, type Matrix, type RoomContents } from './weights.js';
 
 /*
@@ -328,6 +330,40 @@ export function gatedInputGradients(backend: CudaBackend, { gate, up }: Halves, 
   backend.launch(swiGluGradProgram('bf16', 'bf16', 'bf16', rows * inner), [
     backend.pointer(dGate), { pointer: dx.address }, { pointer: dx.address }, backend.pointer(gate), backend.pointer(up), { i64: rows * inner },
   ]);
+}
+
+/** A stream [n, in], the norm [in] after which layers read it, and the gradient [n, in] that it has already. */
+export interface NormedStream {
+  x: TensorInfo;
+  norm: TensorInfo;
+  skip: TensorInfo;
+  eps: number;
+}
+
+/**
+ * The same for x that is a stream's norm: skip + what of dx goes to the stream. The products are written first, where the result will
+ * be, and read by the kernel that adds the branches; with branches that take several launches, without any, in other formats, and where
+ * a block has not the memory for whole rows, dx is whole before.
+ */
+export function normedInputGradient(backend: CudaBackend, { x, norm, skip, eps }: NormedStream, members: readonly InputGradient[]): TensorInfo {
+  const [rows, inner] = shapeOf(x), branches = members.flatMap(({ branch }) => (branch ? [branch] : []));
+  const dx = backend.make([rows, inner], 'float32', 'bf16', "a stream's gradient");
+  if ([x, skip].every((one) => backend.format(one) === 'bf16') && isOneLaunch(branches, (branch) => Number(isDropping(branch)))) {
+    const shape = { rank: branches[0].rank, members: branches.length, rows, width: inner, masked: isDropping(branches[0]), norm: backend.format(norm) };
+    if (fitsNormedLinearGrad(shape, backend.device.sharedLimit)) {
+      inputGradients(backend, backend.matrix(dx, rows, inner), members.map((member) => ({ ...member, branch: undefined })));
+      backend.with('f32', branches.map(({ a }) => a), (...factors) =>
+        backend.launch(normedLinearGradProgram(shape, backend.device.sharedLimit), [
+          { i64: rows }, bitsPitch(inner), backend.pointer(dx), backend.pointer(dx), backend.pointer(x), backend.pointer(norm), backend.pointer(skip), inner, { f32: eps },
+          ...branches.flatMap(({ dHidden }, i): KernelArgument[] => [backend.pointer(dHidden), backend.pointer(factors[i]), bitsOf(backend, dHidden)]),
+        ]));
+      return dx;
+    }
+  }
+  inputGradients(backend, backend.matrix(dx, rows, inner), members);
+  const result = rmsNormGrad(backend, { dy: dx, x, weight: norm, skip }, { eps });
+  backend.free(dx);
+  return result;
 }
 
 /** dx += dropout(dHidden·A). */

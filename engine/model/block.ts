@@ -1,8 +1,8 @@
 import { reshape, type Tensor, type Tensor1D, type Tensor2D, type Tensor4D } from '@tensorflow/tfjs-core';
 import { adaptedLinears } from '../tensor/adapted-linear.js';
 import type { LoraBranch } from '../tensor/lora.js';
-import { rmsNorm, rmsNormBeside } from '../tensor/rms-norm.js';
-import type { GatedInput } from '../tensor/swi-glu.js';
+import type { LayerInput } from '../tensor/quantized-linear.js';
+import { rmsNorm } from '../tensor/rms-norm.js';
 import type { LlamaModel } from './load.js';
 import type { RopeTables } from './rope-tables.js';
 import { modulePath, type BlockModule } from '../formats/linear-modules.js';
@@ -40,8 +40,7 @@ export function attentionHalf(model: LlamaModel, layer: number, x: Tensor2D, con
   /** Queries or keys, normalised where the model does. */
   const prepared = (values: Tensor4D, norm?: Tensor1D): Tensor4D => (norm ? rmsNorm(values, norm, rmsNormEps) : values) as Tensor4D;
 
-  const [residual, normed] = rmsNormBeside(x, inputNorm, rmsNormEps);
-  const [queries, keys, values] = project(['q_proj', 'k_proj', 'v_proj'], normed);
+  const [residual, queries, keys, values] = project(['q_proj', 'k_proj', 'v_proj'], { x, norm: inputNorm, eps: rmsNormEps });
   const q = prepared(split(queries, heads), qkNorm?.query);
   const k = prepared(split(keys, kvHeads), qkNorm?.key);
   const attended = reshape(attend(layer, q, k, split(values, kvHeads), rotates ? rope : undefined), [x.shape[0], heads * headDim]);
@@ -51,13 +50,12 @@ export function attentionHalf(model: LlamaModel, layer: number, x: Tensor2D, con
 /** A block's feed-forward layer and the residual stream around it: x [B·T, hidden] → [B·T, hidden]. */
 export function feedForwardHalf(model: LlamaModel, layer: number, x: Tensor2D, context: BlockContext): Tensor2D {
   const project = projections(model, layer, context);
-  const [residual, normed] = rmsNormBeside(x, model.blocks[layer].postAttentionNorm, model.config.rmsNormEps);
-  const [gate, up] = project(['gate_proj', 'up_proj'], normed);
+  const [residual, gate, up] = project(['gate_proj', 'up_proj'], { x, norm: model.blocks[layer].postAttentionNorm, eps: model.config.rmsNormEps });
   return project(['down_proj'], { gate, up }, residual, context.unread)[0] as Tensor2D;
 }
 
 /** A block's linear layers by name, several of one input at a time; `residual` is added to the result. */
-function projections(model: LlamaModel, layer: number, { lora, unread: gradientNext }: BlockContext): (names: readonly BlockModule[], input: Tensor | GatedInput, residual?: Tensor, unread?: boolean) => Tensor[] {
+function projections(model: LlamaModel, layer: number, { lora, unread: gradientNext }: BlockContext): (names: readonly BlockModule[], input: LayerInput, residual?: Tensor, unread?: boolean) => Tensor[] {
   const { linear, biases } = model.blocks[layer];
   return (names, input, residual, unread) =>
     adaptedLinears(input, names.map((name) => ({ weight: linear[name], lora: lora(modulePath(layer, name)), bias: biases?.[name], residual, unread, gradientNext })));

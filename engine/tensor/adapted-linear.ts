@@ -3,8 +3,9 @@ import { doraLinear, type DoraBranch } from './dora-linear.js';
 import type { FrozenWeight } from './frozen-weight.js';
 import type { DenseWeight } from './weight-types.js';
 import { checkLora, type LoraBranch } from './lora.js';
-import { quantizedLinear, quantizedLinears, type LinearMember, type QuantizedLinearOptions } from './quantized-linear.js';
-import { isGated, swiGlu, type GatedInput } from './swi-glu.js';
+import { quantizedLinear, quantizedLinears, type LayerInput, type LinearMember, type QuantizedLinearOptions } from './quantized-linear.js';
+import { isNormed, rmsNormBeside } from './rms-norm.js';
+import { isGated, swiGlu } from './swi-glu.js';
 
 /** Whether a branch sets the lengths of the weight's rows, which the fused ops know nothing of. */
 export const isDora = (lora: LoraBranch | undefined): lora is DoraBranch => lora?.magnitude !== undefined;
@@ -17,10 +18,14 @@ export const isDora = (lora: LoraBranch | undefined): lora is DoraBranch => lora
  */
 export const adaptedLinear = (x: Tensor, weight: FrozenWeight, options: QuantizedLinearOptions = {}): Tensor => adaptedLinears(x, [{ weight, ...options }])[0];
 
-/** The same for several layers of one input; those that the fused op knows are worked on together. @param input [..., in], or the halves of a gated activation */
-export function adaptedLinears(input: Tensor | GatedInput, members: readonly LinearMember[]): Tensor[] {
+/** The same for several layers of one input; those that the fused op knows are worked on together. @param input as of `quantizedLinears`, and so are the results */
+export function adaptedLinears(input: LayerInput, members: readonly LinearMember[]): Tensor[] {
   const fused = members.filter(({ weight, lora }) => !isDora(lora) && !lora?.factors && !(weight.kind === 'dense' && weight.trained));
   if (fused.length === members.length) return quantizedLinears(input, fused);
+  if (isNormed(input)) {
+    const [stream, normed] = rmsNormBeside(input.x, input.norm, input.eps);
+    return [stream, ...adaptedLinears(normed, members)];
+  }
   const x = isGated(input) ? swiGlu(input.gate, input.up) : input;
   const together = fused.length > 0 ? quantizedLinears(x, fused) : [];
   return members.map((member) => {

@@ -4,6 +4,7 @@ import { dropoutInflation } from './dropout-rate.js';
 import { dequantize, type FrozenWeight } from './frozen-weight.js';
 import { differentiable, registerPortableKernel, runKernel, type Inputs } from './kernel.js';
 import { checkLora, type DropoutOptions, type LoraBranch } from './lora.js';
+import { isNormed, RmsNorm, RmsNormGrad, type NormedInput } from './rms-norm.js';
 import { expectShape, shapeError, shapeText } from './shape-error.js';
 import { checkGated, isGated, SwiGlu, SwiGluGrad, type GatedInput } from './swi-glu.js';
 import { isNative, selectNative } from './tensorflow-native.js';
@@ -25,6 +26,9 @@ export interface LinearMember extends QuantizedLinearOptions {
   gradientNext?: boolean;
 }
 
+/** What layers read: x [..., in], or what x is made of on its way to them. */
+export type LayerInput = Tensor | GatedInput | NormedInput;
+
 /**
  * y = x·Wᵀ + bias + residual + scale · dropout(x)·Aᵀ·Bᵀ, with W frozen: gradients flow to x, A, B, the bias and the residual only.
  * @param x [..., in]
@@ -34,46 +38,55 @@ export const quantizedLinear = (x: Tensor, weight: FrozenWeight, options: Quanti
 
 /**
  * The same for several layers of one input, whose passes over x and whose gradients to it are then made together.
- * @param input x [..., in]; or the halves of a gated activation, from which x is made where the layers read it, and to which its
- * gradient goes on
- * @returns [..., out] of each member
+ * @param input x [..., in]; or the halves of a gated activation, or a stream and its norm, from which x is made where the layers read it,
+ * and to which its gradient goes on
+ * @returns [..., out] of each member; of a normed input the stream itself comes before them, for what goes on past the layers: the
+ * gradients of both are summed as they are made
  */
-export function quantizedLinears(input: Tensor | GatedInput, members: readonly LinearMember[]): Tensor[] {
-  const given: Record<string, Tensor> = isGated(input) ? { gate: input.gate, up: input.up } : { x: input };
+export function quantizedLinears(input: LayerInput, members: readonly LinearMember[]): Tensor[] {
+  const given = isGated(input) ? input.gate : isNormed(input) ? input.x : input, lead = given.shape.slice(0, -1), inner = given.shape.at(-1)!;
   if (isGated(input)) checkGated('quantizedLinear', input);
-  const x = isGated(input) ? input.gate : input, lead = x.shape.slice(0, -1), inner = x.shape.at(-1)!;
+  if (isNormed(input)) expectShape('quantizedLinear', 'norm', input.norm, [inner]);
   for (const { weight, lora, bias, residual } of members) {
     const [out] = weight.shape;
-    if (inner !== weight.shape[1]) throw shapeError(`quantizedLinear: ${isGated(input) ? 'gate' : 'x'}: expected [...,${weight.shape[1]}] for weight [${weight.shape.join(',')}], got ${shapeText(x)}`);
+    if (inner !== weight.shape[1]) throw shapeError(`quantizedLinear: ${isGated(input) ? 'gate' : 'x'}: expected [...,${weight.shape[1]}] for weight [${weight.shape.join(',')}], got ${shapeText(given)}`);
     if (lora) checkLora('quantizedLinear', lora, weight.shape);
     if (bias) expectShape('quantizedLinear', 'bias', bias, [out]);
     if (residual) expectShape('quantizedLinear', 'residual', residual, [...lead, out]);
   }
-  const isMatrix = x.rank === 2; // a reshape costs an op call, which counts where the rows are few
+  const isMatrix = given.rank === 2; // a reshape costs an op call, which counts where the rows are few
   const count = util.sizeFromShape(lead);
   const rows = (tensor: Tensor): Tensor2D => (isMatrix ? (tensor as Tensor2D) : reshape(tensor, [count, tensor.shape.at(-1)!]));
-  const attrs: QuantizedLinearAttrs = { members: members.map(({ weight, lora, unread, gradientNext }) => ({ weight, scale: lora?.scale ?? 0, dropout: lora?.dropout, unread, gradientNext })) };
-  const forward: Inputs = Object.fromEntries(Object.entries(given).map(([name, tensor]) => [name, rows(tensor)]));
-  const halves = isGated(input) ? [forward.gate!, forward.up!] : [];
+  const attrs: QuantizedLinearAttrs = { members: members.map(({ weight, lora, unread, gradientNext }) => ({ weight, scale: lora?.scale ?? 0, dropout: lora?.dropout, unread, gradientNext })), eps: isNormed(input) ? input.eps : undefined };
+  const forward: Inputs = isGated(input) ? { gate: rows(input.gate), up: rows(input.up) } : { x: rows(given) };
   members.forEach(({ lora, bias, residual }, i) =>
     Object.assign(forward, { [`a${i}`]: lora?.a, [`b${i}`]: lora?.b, [`bias${i}`]: bias, [`residual${i}`]: residual && rows(residual) }));
+  /** What x is made of. */
+  const source: Record<string, Tensor> = isGated(input) ? { gate: forward.gate!, up: forward.up! } : isNormed(input) ? { x: forward.x!, norm: input.norm } : {};
+  const names = Object.keys(source), isMade = names.length > 0;
   const branches = members.flatMap(({ lora }, i) => (lora ? [{ index: i, a: lora.a, b: lora.b }] : []));
 
   const ys = differentiable<Tensor[]>(
     forward,
     (save) => {
-      const results = runKernel<Tensor[]>(QuantizedLinear, forward, attrs);
-      const x = isGated(input) ? results.shift()! : forward.x!;
-      if (branches.length > 0) save([...halves, x, ...branches.flatMap(({ a, b }) => [a, b]), ...results.slice(members.length)]);
-      else if (halves.length > 0) save(halves);
-      return results.slice(0, members.length);
+      const results = runKernel<Tensor[]>(QuantizedLinear, { ...forward, ...source }, attrs);
+      const x = isMade ? results.shift()! : forward.x!;
+      if (branches.length > 0) save([...Object.values(source), x, ...branches.flatMap(({ a, b }) => [a, b]), ...results.slice(members.length)]);
+      else if (isMade) save(Object.values(source));
+      const ys = results.slice(0, members.length);
+      return isNormed(input) ? [clone(forward.x!), ...ys] : ys;
     },
-    (dys, saved) => backward([dys].flat(), saved.slice(0, halves.length), saved.slice(halves.length), branches.map(({ index }) => index), attrs),
+    (gradients, saved) => {
+      const dys = [gradients].flat(), from: Inputs = Object.fromEntries(names.map((name, i) => [name, saved[i]]));
+      if (isNormed(input)) from.skip = dys.shift();
+      return backward(dys, from, saved.slice(names.length), branches.map(({ index }) => index), attrs);
+    },
   );
   return isMatrix ? ys : ys.map((y) => reshape(y, [...lead, y.shape.at(-1)!]));
 }
 
-function backward(dys: Tensor[], halves: Tensor[], [x, ...saved]: Tensor[], branches: number[], attrs: QuantizedLinearAttrs): Record<string, () => Tensor> {
+/** @param source what x was made of, if it was, and the gradient that its stream has already */
+function backward(dys: Tensor[], source: Inputs, [x, ...saved]: Tensor[], branches: number[], attrs: QuantizedLinearAttrs): Record<string, () => Tensor> {
   const byIndex = (name: string, tensors: readonly Tensor[], indices: readonly number[]): Inputs => Object.fromEntries(tensors.map((tensor, i) => [`${name}${indices[i]}`, tensor]));
   const all = byIndex('dy', dys, dys.map((_, i) => i));
   const thunks: Record<string, () => Tensor> = {};
@@ -81,10 +94,11 @@ function backward(dys: Tensor[], halves: Tensor[], [x, ...saved]: Tensor[], bran
     thunks[`bias${i}`] = () => sum(dy, 0);
     thunks[`residual${i}`] = () => clone(dy);
   });
-  /** The gradient to x, or to the halves that x was made of. */
+  /** The gradient to x, or to what it was made of. */
   const toInput = (inputs: Inputs): Record<string, () => Tensor> => {
-    if (halves.length === 0) return { x: () => runKernel<Tensor>(QuantizedLinearGradInput, inputs, attrs) };
-    const [gate, up] = halves, [dGate, dUp] = runKernel<Tensor[]>(QuantizedLinearGradInput, { ...inputs, gate, up }, attrs);
+    const run = <T extends Tensor | Tensor[]>(): T => runKernel<T>(QuantizedLinearGradInput, { ...inputs, ...source }, attrs);
+    if (!source.gate) return { x: () => run<Tensor>() };
+    const [dGate, dUp] = run<Tensor[]>();
     return { gate: () => dGate, up: () => dUp };
   };
   if (branches.length === 0) return { ...thunks, ...toInput(all) };
@@ -97,7 +111,7 @@ function backward(dys: Tensor[], halves: Tensor[], [x, ...saved]: Tensor[], bran
     thunks[`b${index}`] = () => found[3 * i + 1];
   });
   const dHidden = byIndex('dHidden', branches.map((_, i) => found[3 * i + 2]), branches);
-  if (halves.length > 0) x.dispose(); // this op's own, and of no more use: it goes before the halves' gradients come
+  if (source.gate || source.norm) x.dispose(); // this op's own, and of no more use: it goes before further gradients come
   return { ...thunks, ...toInput({ ...all, ...dHidden, ...a, ...keep }) };
 }
 
@@ -113,6 +127,8 @@ export interface LinearMemberAttrs {
 }
 export interface QuantizedLinearAttrs {
   members: LinearMemberAttrs[];
+  /** Of a normed input. */
+  eps?: number;
 }
 
 /** Whether a branch drops at all. */
@@ -122,8 +138,8 @@ export const isDropping = ({ dropout }: { dropout?: DropoutOptions }): boolean =
  * Kernels' inputs carry a member's number: a0, b0, a1, … Those without a number are shared.
  *
  * Kernel: { x [n,in], a, b, bias, residual [n,out] of members that have them }, QuantizedLinearAttrs → [y [n,out] of each member, then of
- * each with a branch hidden [n,rank] = scale · dropout(x)·Aᵀ]. With gate and up [n,in] instead of x, x = silu(gate)·up, which is then the
- * first result, for LoraGrad. A backend for which drawing is dear adds keep (bool [n,in], what
+ * each with a branch hidden [n,rank] = scale · dropout(x)·Aᵀ]. With gate and up [n,in] instead of x, the layers read
+ * silu(gate)·up, with norm [in] rmsNorm(x, norm, eps), which is then the first result, for LoraGrad. A backend for which drawing is dear adds keep (bool [n,in], what
  * dropout keeps) of each branch that drops, and gets it back in the backward kernels.
  */
 export const QuantizedLinear = 'TemperQuantizedLinear';
@@ -137,17 +153,18 @@ export const LoraGrad = 'TemperLoraGrad';
 
 /**
  * Kernel: { dy [n,out] of each member, and of those with a branch dHidden, a, keep? }, QuantizedLinearAttrs → dx [n,in] = Σ dy·W +
- * dropout(dHidden·A). With gate and up, what of dx goes to them: [dGate, dUp].
+ * dropout(dHidden·A). With gate and up, what of dx goes to them: [dGate, dUp]. With x, norm and skip [n,in], what of it goes to the x
+ * before the norm, plus `skip`.
  */
 export const QuantizedLinearGradInput = 'TemperQuantizedLinearGradInput';
 
-/** x, or gate and up. */
+/** x, or gate and up, or x and norm. */
 export type LinearInputs = Record<string, Tensor2D | undefined>;
 export type LoraGradInputs = Record<string, Tensor2D | undefined> & { x: Tensor2D };
 export type LinearGradInputs = Record<string, Tensor2D | undefined>;
 
-registerPortableKernel<LinearInputs, QuantizedLinearAttrs>(QuantizedLinear, (inputs, { members }) => {
-  const { gate, up } = inputs, x = inputs.x ?? runKernel<Tensor2D>(SwiGlu, { gate, up });
+registerPortableKernel<LinearInputs, QuantizedLinearAttrs>(QuantizedLinear, (inputs, { members, eps }) => {
+  const { gate, up, norm } = inputs, made = gate ? runKernel<Tensor2D>(SwiGlu, { gate, up }) : norm && runKernel<Tensor2D>(RmsNorm, { x: inputs.x, weight: norm }, { eps }), x = made ?? inputs.x!;
   const ys: Tensor[] = [], hiddens: Tensor[] = [], keeps: Tensor[] = [];
   members.forEach(({ weight, scale, dropout, unread }, i) => {
     const { [`a${i}`]: a, [`b${i}`]: b, [`bias${i}`]: bias, [`residual${i}`]: residual } = inputs;
@@ -162,7 +179,7 @@ registerPortableKernel<LinearInputs, QuantizedLinearAttrs>(QuantizedLinear, (inp
     }
     ys.push(residual ? add(residual, y) : y);
   });
-  return [...(inputs.x ? [] : [x]), ...ys, ...hiddens, ...keeps];
+  return [...(made ? [made] : []), ...ys, ...hiddens, ...keeps];
 });
 
 registerPortableKernel<LoraGradInputs, QuantizedLinearAttrs>(LoraGrad, (inputs, { members }) =>
@@ -173,8 +190,8 @@ registerPortableKernel<LoraGradInputs, QuantizedLinearAttrs>(LoraGrad, (inputs, 
     return [matMul(dHidden, dropped(x, keep), true, false), matMul(dy, hidden, true, false), dHidden];
   }));
 
-registerPortableKernel<LinearGradInputs, QuantizedLinearAttrs>(QuantizedLinearGradInput, (inputs, { members }) => {
-  const { gate, up } = inputs;
+registerPortableKernel<LinearGradInputs, QuantizedLinearAttrs>(QuantizedLinearGradInput, (inputs, { members, eps }) => {
+  const { gate, up, x, norm, skip } = inputs;
   const dx = members
     .map(({ weight }, i) => {
       const { [`dy${i}`]: dy, [`dHidden${i}`]: dHidden, [`a${i}`]: a, [`keep${i}`]: keep } = inputs;
@@ -182,7 +199,8 @@ registerPortableKernel<LinearGradInputs, QuantizedLinearAttrs>(QuantizedLinearGr
       return dHidden && a ? add(dx, dropped(matMul(dHidden, a), keep)) : dx;
     })
     .reduce((total, dx) => add(total, dx));
-  return gate && up ? runKernel<Tensor[]>(SwiGluGrad, { dy: dx, gate, up }) : dx;
+  if (norm) return runKernel<Tensor>(RmsNormGrad, { dy: dx, x, weight: norm, skip }, { eps });
+  return gate ? runKernel<Tensor[]>(SwiGluGrad, { dy: dx, gate, up }) : dx;
 });
 
 /** What dropout multiplies the kept elements by; taken into the narrow matrices, which costs less than in the wide ones. */

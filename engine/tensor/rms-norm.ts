@@ -48,6 +48,17 @@ export function rmsNorm(x: Tensor, weight: Tensor1D, eps = 1e-6, { forLinears = 
   return x.rank === 2 ? y : reshape(y, x.shape);
 }
 
+/** A stream and its norm, which stand for rmsNorm(x, norm, eps) and x itself, as `rmsNormBeside` has them. No gradient flows to the norm. */
+export interface NormedInput {
+  /** [n, d]. */
+  x: Tensor2D;
+  /** [d]. */
+  norm: Tensor1D;
+  /** Added to the mean square. */
+  eps: number;
+}
+export const isNormed = (input: object): input is NormedInput => 'eps' in input; // a tensor may have a method `norm`
+
 /**
  * [x itself, rmsNorm(x)], for a stream that goes on past the layer it is normalised for: the gradients of both are summed as they
  * are made. No gradient flows to the weight.

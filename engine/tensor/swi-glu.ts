@@ -19,7 +19,7 @@ export interface GatedInput {
   gate: Tensor;
   up: Tensor;
 }
-export const isGated = (input: Tensor | GatedInput): input is GatedInput => 'gate' in input;
+export const isGated = (input: object): input is GatedInput => 'gate' in input;
 
 /** silu(gate) · up, silu(z) = z·sigmoid(z) (arXiv 2002.05202). Both of one shape. */
 export function swiGlu(gate: Tensor, up: Tensor): Tensor {

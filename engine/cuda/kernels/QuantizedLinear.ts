@@ -4,10 +4,11 @@ import {
 } from '../../tensor/quantized-linear.js';
 import { cudaKernel, type CudaBackend } from '../backend.js';
 import type { MatrixOperand } from '../cublas-lt.js';
-import { branchesDown, branchGradients, fitsRoom, gatedInputGradients, inputGradients, linears, roomyLinears, takesRoomy, type Branch } from '../lora-branch.js';
+import { branchesDown, branchGradients, fitsRoom, gatedInputGradients, inputGradients, linears, normedInputGradient, roomyLinears, takesRoomy, type Branch } from '../lora-branch.js';
 import type { Format } from '../program.js';
 import { binaryProgram } from '../programs/elementwise.cu.js';
 import { heldCopy } from '../weights.js';
+import { rmsNorm } from './block-ops.js';
 
 /** Runs with those of the named inputs that are there in the wanted format, by name. */
 function withNamed<T>(backend: CudaBackend, format: Format, inputs: Record<string, TensorInfo | undefined>, names: readonly string[], use: (converted: Record<string, TensorInfo>) => T): T {
@@ -25,14 +26,15 @@ const inputOf = (backend: CudaBackend, x: TensorInfo, rows: number, inner: numbe
 const HELD_WIDTHS = 2;
 
 /** Every y and hidden in bf16, accumulated in float32. */
-export const quantizedLinearKernel = cudaKernel<LinearInputs, QuantizedLinearAttrs>(QuantizedLinear, ({ inputs, attrs: { members }, backend }) => {
+export const quantizedLinearKernel = cudaKernel<LinearInputs, QuantizedLinearAttrs>(QuantizedLinear, ({ inputs, attrs: { members, eps }, backend }) => {
   const [rows, inner] = (inputs.x ?? inputs.gate)!.shape;
+  const normed = inputs.norm && rmsNorm(backend, { x: inputs.x!, weight: inputs.norm }, { eps: eps!, forLinears: true });
   const isRead = members.some(({ unread }) => !unread);
   const ys = members.map(({ weight: { shape: [out] } }, i) => {
     const residual = inputs[`residual${i}`];
     return residual && !isRead ? backend.view(residual, [rows, out]) : backend.make([rows, out], 'float32', 'bf16', 'a linear layer'); // what nobody reads takes no memory of its own
   });
-  return withNamed(backend, 'bf16', inputs, ['x', 'gate', 'up', ...members.map((_, i) => `residual${i}`)], ({ x: given, gate, up, ...residuals }) => {
+  return withNamed(backend, 'bf16', { ...inputs, x: normed ?? inputs.x }, ['x', 'gate', 'up', ...members.map((_, i) => `residual${i}`)], ({ x: given, gate, up, ...residuals }) => {
     const branches = members.map((member, i) => {
       const a = inputs[`a${i}`], b = inputs[`b${i}`];
       return a && b && { ...branchOf(member, a.shape[0]), a, b };
@@ -42,7 +44,7 @@ export const quantizedLinearKernel = cudaKernel<LinearInputs, QuantizedLinearAtt
     const x = given ?? (isRoomy ? backend.makeRoomy([rows, inner], 'a gated input') : backend.make([rows, inner], 'float32', 'bf16', 'a gated input'));
     const input = inputOf(backend, x, rows, inner, present), place = isRead && fitsRoom(input, present, members.map(({ weight }) => weight));
     const hiddens = branchesDown(backend, input, present, { place, halves: given ? undefined : { gate, up } });
-    const results = [...(given ? [] : [x]), ...ys, ...hiddens];
+    const results = [...(normed ? [normed] : given ? [] : [x]), ...ys, ...hiddens];
     if (!isRead) return results;
     withNamed(backend, 'f32', inputs, members.map((_, i) => `bias${i}`), (biases) => {
       const products = members.map(({ weight, gradientNext }, i) => {
@@ -82,13 +84,15 @@ export const loraGradKernel = cudaKernel<LoraGradInputs, QuantizedLinearAttrs>(L
   });
 });
 
-export const quantizedLinearGradInputKernel = cudaKernel<LinearGradInputs, QuantizedLinearAttrs>(QuantizedLinearGradInput, ({ inputs, attrs: { members }, backend }) => {
+export const quantizedLinearGradInputKernel = cudaKernel<LinearGradInputs, QuantizedLinearAttrs>(QuantizedLinearGradInput, ({ inputs, attrs: { members, eps }, backend }) => {
   const [rows] = inputs.dy0!.shape, inner = members[0].weight.shape[1];
   return withNamed(backend, 'bf16', inputs, ['gate', 'up', ...members.map((_, i) => `dy${i}`)], ({ gate, up, ...dys }) => {
     const shares = members.map((member, i) => {
       const dHidden = inputs[`dHidden${i}`], a = inputs[`a${i}`], { weight } = member;
       return { dy: backend.matrix(dys[`dy${i}`], rows, weight.shape[0]), weight: (dHidden && heldCopy(backend, weight, dHidden)) ?? weight, branch: dHidden && a && { ...branchOf(member, a.shape[0]), dHidden, a } };
     });
+    const { x, norm, skip } = inputs;
+    if (x && norm && skip) return normedInputGradient(backend, { x, norm, skip, eps: eps! }, shares);
     const make = (): TensorInfo => backend.make([rows, inner], 'float32', 'bf16', 'the gradient of a linear layer');
     if (gate && up) {
       const gradients = { gate: make(), up: make() };

@@ -1,4 +1,4 @@
-import { backend, concat, grads, tensor1d, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
+import { backend, concat, grads, reshape, tensor1d, type Rank, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
 import type { CudaBackend } from '../../../engine/cuda/backend.js';
 import { dequantize, freezeWeight, type BaseDtype, type FrozenWeight } from '../../../engine/tensor/frozen-weight.js';
 import { linearCrossEntropy } from '../../../engine/tensor/linear-cross-entropy.js';
@@ -85,6 +85,33 @@ const gatedGroups = [
   { rows: 40, inner: 96, outs: [64], ranks: [0], rate: 0 },
   { rows: 33, inner: 70, outs: [30], ranks: [3], rate: 0.1 },
   { rows: 20, inner: 128, outs: [64], ranks: [72], rate: 0.1 },
+];
+
+/**
+ * Layers that read a stream's norm: those for which one launch gives the stream's gradient, in blocks of 16 and of 32 rows, of one step
+ * and of several, of widths that are none of 32 and rows that are none of 16; and those that take the long way.
+ */
+const normedGroups = [
+  { rows: 5, inner: 64, outs: [48], ranks: [8], rate: 0.3 },
+  { rows: 1, inner: 72, outs: [40, 24], ranks: [4, 4], rate: 0 },
+  { rows: 33, inner: 200, outs: [96, 40, 40], ranks: [16, 16, 16], rate: 0.05 },
+  { rows: 130, inner: 1080, outs: [64, 64], ranks: [8, 8], rate: 0.05 },
+  { rows: 17, inner: 8, outs: [8], ranks: [8], rate: 0.2 },
+  { rows: 301, inner: 456, outs: [72], ranks: [64], rate: 0.1 },
+  { rows: 49, inner: 136, outs: [40, 40], ranks: [32, 32], rate: 0 },
+  { rows: 257, inner: 136, outs: [40, 40], ranks: [5, 5], rate: 0.5 },
+  { rows: 20, inner: 3200, outs: [40, 24, 24], ranks: [8, 8, 8], rate: 0.05 },
+  { rows: 3101, inner: 264, outs: [40, 24, 24], ranks: [8, 8, 8], rate: 0.05 },
+  { rows: 3100, inner: 584, outs: [24, 16], ranks: [8, 8], rate: 0 },
+  { rows: 3080, inner: 3200, outs: [16, 8], ranks: [8, 8], rate: 0.05 },
+  { rows: 4097, inner: 72, outs: [24, 24], ranks: [16, 16], rate: 0.1 },
+  { rows: 3073, inner: 96, outs: [24], ranks: [64], rate: 0.2 },
+  { rows: 70, inner: 64, outs: [64, 32], ranks: [0, 8], rate: 0.1 },
+  { rows: 70, inner: 64, outs: [64, 32], ranks: [8, 16], rate: 0.1 }, // two launches
+  { rows: 40, inner: 96, outs: [64], ranks: [0], rate: 0 },
+  { rows: 33, inner: 70, outs: [30, 24], ranks: [3, 8], rate: 0.1 },
+  { rows: 20, inner: 128, outs: [64], ranks: [72], rate: 0.1 },
+  { rows: 3, inner: 8192, outs: [8], ranks: [8], rate: 0.1 }, // rows that are more than a block's shared memory
 ];
 
 export const linearCases: GpuCase[] = [
@@ -187,6 +214,34 @@ export const linearCases: GpuCase[] = [
       return gradients;
     },
   }))),
+  ...normedGroups.flatMap(({ rows, inner, outs, ranks, rate }, number) => (rows < 3000 ? [true, false] : [true]).map((goesOn): GpuCase => ({
+    name: `quantizedLinears of a normed stream of ${rows} rows, [${outs}]x${inner}, ranks ${ranks}, dropout ${rate}, ${goesOn ? 'which goes on' : 'for them alone'}`,
+    run: (random) => {
+      const weights = outs.map((out, i) => frozen(random, [out, inner], bases[i % 3][1])), beside = frozen(random, [8, inner], bases[3][1]);
+      // In bf16, as a model's stream is; the norm in both formats.
+      const x = dequantize(frozen(random, [rows, inner], bases[3][1])), scales = reshape<Rank.R1>(dequantize(frozen(random, [1, inner], bases[3][1])), [inner]);
+      const norm = number % 2 === 0 ? scales : random.tensor<Tensor1D>([inner]);
+      const factors = outs.flatMap((out, i) => (ranks[i] > 0 ? [random.tensor([ranks[i], inner], 0.2), random.tensor([out, ranks[i]], 0.5)] : []));
+      return withGradients(random, [x, ...factors], (x, ...own) => {
+        const [stream, ...ys] = quantizedLinears({ x: x as Tensor2D, norm, eps: 1e-5 }, weights.map((weight, i) => {
+          const lora = ranks[i] > 0 ? { a: own.shift() as Tensor2D, b: own.shift() as Tensor2D, scale: 1 + i, dropout: { rate, key: { seed: 11, step: 2, stream: i } } } : undefined;
+          return { weight, lora };
+        }));
+        return concat(goesOn ? [quantizedLinear(stream, beside), ...ys] : ys, 1);
+      });
+    },
+  }))),
+  {
+    name: 'quantizedLinears of a normed stream of zero rows',
+    run: (random) => {
+      const [into, weight] = [[64, 16], [48, 64]].map((shape) => frozen(random, shape as [number, number], bases[0][1])), norm = random.tensor<Tensor1D>([64]);
+      const lora = { a: random.tensor<Tensor2D>([8, 64]), b: random.tensor<Tensor2D>([48, 8]), scale: 1 };
+      return withGradients(random, [random.tensor([0, 16])], (x) => {
+        const [stream, y] = quantizedLinears({ x: quantizedLinear(x, into) as Tensor2D, norm, eps: 1e-5 }, [{ weight, lora }]);
+        return concat([quantizedLinear(stream, weight), y], 1);
+      });
+    },
+  },
   {
     name: 'quantizedLinears of a gated activation that other layers made, between a norm and the residual stream',
     run: (random) => {
