@@ -57,7 +57,7 @@ export function catalogue(): CudaProgram[] {
       ]),
       loraSpreadProgram({ factor: 'b', rank, members, rows: 99, width: 64, mode: 'each' }), loraOutputProgram({ rank, members, rows: 99, width: 64 }),
     ]),
-    normedLinearGradProgram({ rank: 8, members: 3, masked: true, rows: 4096, width: 3200, norm: 'bf16' }, 227 << 10), normedLinearGradProgram({ rank: 16, members: 3, masked: true, rows: 4096, width: 3200, norm: 'f32' }, 227 << 10),
+    normedLinearGradProgram({ rank: 8, members: 3, masked: true, rows: 4096, width: 3200, norm: 'bf16' }, 227 << 10), normedLinearGradProgram({ rank: 16, members: 3, masked: true, rows: 99, width: 3200, norm: 'f32' }, 227 << 10),
     placeFactorsProgram(1, 9, 8), placeFactorsProgram(3, 9, 24), loraSumProgram([false], [9]), loraSumProgram([true, false, true, false], [9, 9, 9, 9]),
     oneHotProgram('f32', 9), oneHotProgram('i32', 9), crossEntropyProgram(3),
     ...(['sum', 'max', 'min', 'prod', 'all', 'any'] as Reduction[]).flatMap((reduction) =>
