@@ -138,9 +138,9 @@ export const isDropping = ({ dropout }: { dropout?: DropoutOptions }): boolean =
  * Kernels' inputs carry a member's number: a0, b0, a1, … Those without a number are shared.
  *
  * Kernel: { x [n,in], a, b, bias, residual [n,out] of members that have them }, QuantizedLinearAttrs → [y [n,out] of each member, then of
- * each with a branch hidden [n,rank] = scale · dropout(x)·Aᵀ]. With gate and up [n,in] instead of x, the layers read
- * silu(gate)·up, with norm [in] rmsNorm(x, norm, eps), which is then the first result, for LoraGrad. A backend for which drawing is dear adds keep (bool [n,in], what
- * dropout keeps) of each branch that drops, and gets it back in the backward kernels.
+ * each with a branch hidden [n,rank] = scale · dropout(x)·Aᵀ]. With gate and up [n,in] instead of x, the layers read silu(gate)·up,
+ * with norm [in] rmsNorm(x, norm, eps), which is then the first result, for LoraGrad. A backend for which drawing is dear adds keep
+ * (bool [n,in], what dropout keeps) of each branch that drops, and gets it back in the backward kernels.
  */
 export const QuantizedLinear = 'TemperQuantizedLinear';
 
@@ -164,7 +164,8 @@ export type LoraGradInputs = Record<string, Tensor2D | undefined> & { x: Tensor2
 export type LinearGradInputs = Record<string, Tensor2D | undefined>;
 
 registerPortableKernel<LinearInputs, QuantizedLinearAttrs>(QuantizedLinear, (inputs, { members, eps }) => {
-  const { gate, up, norm } = inputs, made = gate ? runKernel<Tensor2D>(SwiGlu, { gate, up }) : norm && runKernel<Tensor2D>(RmsNorm, { x: inputs.x, weight: norm }, { eps }), x = made ?? inputs.x!;
+  const { gate, up, norm } = inputs;
+  const made = gate ? runKernel<Tensor2D>(SwiGlu, { gate, up }) : norm && runKernel<Tensor2D>(RmsNorm, { x: inputs.x, weight: norm }, { eps }), x = made ?? inputs.x!;
   const ys: Tensor[] = [], hiddens: Tensor[] = [], keeps: Tensor[] = [];
   members.forEach(({ weight, scale, dropout, unread }, i) => {
     const { [`a${i}`]: a, [`b${i}`]: b, [`bias${i}`]: bias, [`residual${i}`]: residual } = inputs;
