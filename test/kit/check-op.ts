@@ -38,7 +38,8 @@ export function expectClose(actual: Numbers, expected: Numbers, tolerance: numbe
     const difference = Math.abs(actual[i] - expected[i]);
     worst = Number.isNaN(difference) ? Infinity : Math.max(worst, difference);
   }
-  expect(worst / Math.max(largest, 1e-3), `${what}: worst error over largest value, seed ${runSeed}`).toBeLessThan(tolerance);
+  // Where all should be zero but for float32's rounding of values around 1, errors are measured against a hundredth.
+  expect(worst / Math.max(largest, 1e-2), `${what}: worst error over largest value, seed ${runSeed}`).toBeLessThan(tolerance);
 }
 
 /**
