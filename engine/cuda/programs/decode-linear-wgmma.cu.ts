@@ -247,8 +247,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, ${resident}) decode_linear
         } else if (i0 == 0) refill();
       }
     pin(acc);
-    ${kind === 'int8' || lowWidth > 0 ? '' : 'Tile of = tileOf(tile);'}
-    int left = of.out - of.row - ownRow;
+    ${kind === 'int8' || lowWidth > 0 ? 'int left = of.out - of.row - ownRow; // rows from this thread\'s first to the matrix\' end' : 'Tile of = tileOf(tile);'}
     ${kind === 'int8'
       ? `#pragma unroll
     for (int h = 0; h < 2; h++) {
