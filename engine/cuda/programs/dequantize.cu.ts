@@ -47,7 +47,7 @@ export const dequantizeNf4Program = (to: Format, size: number, placed = NOTHING_
   block: [THREADS, 1, 1],
   source: () => table('__device__ const', 'nf4Level', nf4Levels) + table('__device__ const', 'dynamicLevel', dynamicLevels) + placeFactor + /* cuda */ `
 #define ROUND ${THREADS * DEQUANTIZED_TOGETHER}
-extern "C" __global__ void __launch_bounds__(${THREADS}, 8) dequantize_nf4(${formatType[to]}* out, const u8* codes, const float* absmax, const u8* nested, float offset, i64 size, i64 columns, i64 gap, ${placeParameters}) {
+extern "C" __global__ void __launch_bounds__(${THREADS}, 6) dequantize_nf4(${formatType[to]}* out, const u8* codes, const float* absmax, const u8* nested, float offset, i64 size, i64 columns, i64 gap, ${placeParameters}) {
   ${placeBeyond(to, THREADS * DEQUANTIZED_TOGETHER * ROUNDS)}// In shared memory: constant memory serves one address at a time.
   __shared__ float levels[16], dynamic[256];
   i64 first = (i64)blockIdx.x * ${ROUNDS} * ROUND + threadIdx.x * ${DEQUANTIZED_TOGETHER};
