@@ -6,9 +6,9 @@
  */
 import { DROPOUT_SPAN } from '../../tensor/dropout-rate.js';
 import { ceilDiv, type CudaProgram } from '../program.js';
-import { downInput, downInputBytes } from './down-input.cu.js';
 import { dropoutDraws } from './dropout.cu.js';
 import { placeFactor } from './place-factor.cu.js';
+import { gatedInput, gatedInputBytes } from './gated-input.cu.js';
 
 /** Largest rank for these kernels; above it cublasLt is used. */
 export const MAX_RANK = 64;
@@ -127,16 +127,15 @@ template <int TALL> __device__ __forceinline__ void storeBits(u8* to, const u32 
  */
 export const loraDownProgram = (shape: LoraDownShape): CudaProgram => {
   const { rank, members, dropout, whole, rows, gated = false } = shape;
-  const tiles = rankTiles(rank), { tall, warps, blocks } = downShape(shape), width = members * tiles * 8 + 1;
-  const inputShape = { tall, warps, whole, gated }, input = downInput(inputShape);
+  const tiles = rankTiles(rank), { tall, warps, blocks } = downShape(shape), width = members * tiles * 8 + 1, partsBytes = 4 * warps * 16 * tall * width;
   return {
     key: `lora_down_${rank}x${members}_${dropout ? 'drop' : 'all'}${whole ? '' : '_ends'}_${tall}x${warps}${gated ? '_gated' : ''}`,
     entry: 'lora_down',
     grid: [ceilDiv(rows, 16 * tall), 1, 1],
     block: [warps * 32, 1, 1],
-    sharedBytes: Math.max(4 * warps * 16 * tall * width, downInputBytes(inputShape)),
-    source: () => (dropout ? dropoutDraws + downDraws(whole) : '') + input.functions + /* cuda */ `
-extern "C" __global__ void __launch_bounds__(${warps * 32}, ${blocks}) lora_down(${input.parameters}, i64 rows, int inner, int stride, int pitch, i64 first, u32 threshold, u32 step, u32 key0, u32 key1, const u32* draw,
+    sharedBytes: gated ? Math.max(partsBytes, gatedInputBytes(tall, warps)) : partsBytes,
+    source: () => (dropout ? dropoutDraws + downDraws(whole) : '') + (gated ? gatedInput.functions : '') + /* cuda */ `
+extern "C" __global__ void __launch_bounds__(${warps * 32}, ${blocks}) lora_down(${gated ? gatedInput.parameters : 'const bf16* x'}, i64 rows, int inner, int stride, int pitch, i64 first, u32 threshold, u32 step, u32 key0, u32 key1, const u32* draw,
     ${each(members, (m) => `bf16* out${m}, bf16* room${m}, u8* bits${m}, const float* a${m}, float scale${m}, u32 stream${m}`, ',\n    ')}) {
   constexpr int TALL = ${tall}, WARPS = ${warps}, TILES = ${tiles}, MEMBERS = ${members}, WIDTH = ${width}, STEP = ${STEP};
   extern __shared__ __align__(16) float parts[]; // [WARPS][16 * TALL][WIDTH]
@@ -151,28 +150,37 @@ extern "C" __global__ void __launch_bounds__(${warps * 32}, ${blocks}) lora_down
   float sum[MEMBERS][TALL][TILES][4] = {};
   // Reads outside are led to valid places instead of being left out, so that no branch keeps the draws from overlapping: rows beyond the
   // last are not written in the end, nor are ranks; columns beyond the last are masked.
-  u32 lines[TALL][2]; // a row's first value, counted from the block's first row
+  ${gated ? '' : 'const u8* block = reinterpret_cast<const u8*>(x + base * stride);'}
+  u32 lines[TALL][2]; // in ${gated ? 'values of a half' : 'bytes'}
   ${dropout ? 'u32 groups[TALL][2]; // the row\'s first eight values, as a place in the stream: fewer than 2^32' : ''}
   #pragma unroll
   for (int i = 0; i < TALL; i++)
     #pragma unroll
     for (int h = 0; h < 2; h++) {
       i64 row = min(base + i * 16 + h * 8 + g, rows - 1);
-      lines[i][h] = (u32)(row - base) * (u32)${input.stride};
+      lines[i][h] = (u32)(row - base) * ${gated ? '(u32)inner' : '(u32)stride * 2u'};
       ${dropout ? 'groups[i][h] = (u32)((first + row * inner) >> 3);' : ''}
     }
   ${dropout ? '// Of the rows of four neighbouring threads each gets the bits of one to write.\n  u32 bitLine = (u32)min(base + (TALL == 2 ? t >> 1 : 0) * 16 + (t & 1) * 8 + g, rows - 1) * (u32)pitch; // fewer than 2^32 bytes of bits' : ''}
-  // Where to read a row's columns k to k + 7 or, half a step on, eight more.
+  // Of a row's columns k to k + 7 and, half a step on, eight more, where to read the ones or the others.
   auto column = [&](int k, int s) { return (u32)${whole ? `(k < inner ? k : 0) + s * ${STEP / 2}` : `(k + s * ${STEP / 2} < inner ? k + s * ${STEP / 2} : 0)`}; };
-  ${input.begin}
+  ${gated ? gatedInput.begin : `Pack<u32, 4> words[TALL][2][2];
+  auto fetch = [&](int i, int k) {
+    #pragma unroll
+    for (int h = 0; h < 2; h++)
+      #pragma unroll
+      for (int s = 0; s < 2; s++) words[i][h][s] = *reinterpret_cast<const Pack<u32, 4>*>(block + (lines[i][h] + 2u * column(k, s)));
+  };
+  #pragma unroll
+  for (int i = 0; i < TALL; i++) fetch(i, warp * STEP + t * 8);`}
   for (int start = warp * STEP; start < inner; start += WARPS * STEP) {
     int k = start + t * 8;
     ${whole ? '' : `u32 inside[2] = { k < inner ? 0xffffffffu : 0u, k + ${STEP / 2} < inner ? 0xffffffffu : 0u };`}
+    ${gated ? gatedInput.take(whole) : ''}
     u32 b[MEMBERS][TILES][2][4];
     ${dropout ? 'u32 keep[MEMBERS][TALL];' : ''}
     #pragma unroll
     for (int i = 0; i < TALL; i++) {
-      ${input.take}
       #pragma unroll
       for (int m = 0; m < MEMBERS; m++) {
         if (i == 0)
@@ -198,7 +206,7 @@ extern "C" __global__ void __launch_bounds__(${warps * 32}, ${blocks}) lora_down
           #pragma unroll
           for (int s = 0; s < 2; s++)
             #pragma unroll
-            for (int p = 0; p < 4; p++) kept[h][s][p] = words[h][s].v[p]${dropout ? ' & drawn[s][p]' : ''}${whole ? '' : ' & inside[s]'};
+            for (int p = 0; p < 4; p++) kept[h][s][p] = words[i][h][s].v[p]${dropout ? ' & drawn[s][p]' : ''}${whole ? '' : ' & inside[s]'};
         }
         #pragma unroll
         for (int j = 0; j < TILES; j++)
@@ -210,13 +218,13 @@ extern "C" __global__ void __launch_bounds__(${warps * 32}, ${blocks}) lora_down
               mma(sum[m][i][j], a, b[m][j][s][p], b[m][j][s][p + 1]);
             }
       }
+      ${gated ? '' : "fetch(i, k + WARPS * STEP); // on its way while other rows and the next step's factors are at work"}
     }
     ${dropout ? `// A row that stands for one beyond the last writes the same again; the bits' rows have a place for columns beyond the last.
     #pragma unroll
     for (int m = 0; m < MEMBERS; m++) storeBits(bits[m] + bitLine + (u32)(start >> 3), keep[m], t);` : ''}
-    ${input.advance}
   }
-  ${input.end}
+  ${gated ? gatedInput.end : ''}
   #pragma unroll
   for (int m = 0; m < MEMBERS; m++)
     #pragma unroll
