@@ -659,6 +659,8 @@ extern "C" __global__ void __launch_bounds__(${WARPS * 32}) lora_input(const bf1
 };
 
 const SUM_THREADS = 128;
+/** Parts that a thread of a sum asks for at a time. */
+const SUM_AHEAD = 16;
 
 /**
  * For each job: out = scale · Σ parts, in the parts' order, bf16 or float32; added to what is there where asked.
@@ -675,8 +677,14 @@ template <typename T> __device__ __forceinline__ void job(T* out, const float* p
   int at = blockIdx.x * ${SUM_THREADS} + threadIdx.x;
   if (at >= size) return;
   float sum = 0.f;
-  #pragma unroll 8
-  for (int i = 0; i < count; i++) sum += parts[(i64)i * size + at];
+  // Many reads at a time, the last ones too: else each would wait for the one before.
+  for (int i = 0; i < count; i += ${SUM_AHEAD}) {
+    float next[${SUM_AHEAD}];
+    #pragma unroll
+    for (int j = 0; j < ${SUM_AHEAD}; j++) next[j] = i + j < count ? parts[(i64)(i + j) * size + at] : 0.f;
+    #pragma unroll
+    for (int j = 0; j < ${SUM_AHEAD}; j++) sum += next[j];
+  }
   out[at] = Store<T>::of(accumulate ? toFloat(out[at]) + sum * scale : sum * scale);
 }
 extern "C" __global__ void __launch_bounds__(${SUM_THREADS}) lora_sum(${bf16.map((is, i) => `${is ? 'bf16' : 'float'}* out${i}, const float* parts${i}, int size${i}, int count${i}, float scale${i}, int accumulate${i}`).join(', ')}) {
