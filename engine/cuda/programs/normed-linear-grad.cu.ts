@@ -30,7 +30,7 @@ const tiling = ({ rank, members, width }: NormedLinearGradShape, tall: number) =
 
 /** The tiling for a device that gives a block so many bytes of shared memory; none where whole rows do not fit. */
 const tilingFor = (shape: NormedLinearGradShape, sharedLimit: number) =>
-  (shape.rows >= 3072 ? [2, 1] : [1]).map((tall) => tiling(shape, tall)).find(({ sharedBytes }) => sharedBytes <= sharedLimit);
+  [1].map((tall) => tiling(shape, tall)).find(({ sharedBytes }) => sharedBytes <= sharedLimit);
 
 /** Whether a block of whole rows has the shared memory that it needs. */
 export const fitsNormedLinearGrad = (shape: NormedLinearGradShape, sharedLimit: number): boolean => tilingFor(shape, sharedLimit) !== undefined;
