@@ -1,7 +1,7 @@
 /*
  * Attention of a decode step: one new position a row over its cached keys and values. Bound by the bytes of the cache. A block has one key
  * head of one row and a range of positions, with all query heads that share it; it takes its keys and values through shared memory,
- * a tile at a time while the next one is under way, the first two before the launch before has ended. Queries and the new key are normalised (where the model does) and rotated
+ * a tile at a time, the first one before the launch before has ended. Queries and the new key are normalised (where the model does) and rotated
  * here, and the new key and value are written to the cache in place. The last block of a row and head to finish adds the ranges up in
  * their order, so that the sum does not depend on which that is.
  * v1 (H100, 32 heads of 100, 130 positions: 18 us for one row, 47 us for 64) read keys and values where they are used.
@@ -37,8 +37,6 @@ export interface DecodeAttentionPlan {
 const THREADS = 128;
 /** Keys at a time: few, so that many blocks share a multiprocessor and some of them wait for memory while others compute. */
 const TILE = 32;
-/** Tiles in shared memory: one is computed with, the next is on its way. */
-const BUFFERS = 2;
 
 /**
  * Args: out bf16 [rows, H·D], keys, values (bf16 [slots, capacity, Hkv, D]), projected bf16 [rows, (H + 2 Hkv)·D], cosines, sines (float32
@@ -62,7 +60,7 @@ export function decodeAttentionPlan({ rows, heads, kvHeads, headSize, capacity, 
       entry: 'decode_attention',
       grid: [splits, kvHeads, rows],
       block: [THREADS, 1, 1],
-      sharedBytes: Math.max(BUFFERS * 2 * tile * headSize * 2, keyGroups * groups * headSize * 4),
+      sharedBytes: 2 * tile * headSize * 2,
       overlaps: true,
       source: () => overlapFunctions + /* cuda */ `
 constexpr int D = ${headSize}, HALF = D / 2, G = ${groups}, VECTORS = D / 4, KEY_GROUPS = ${keyGroups}, TILE = ${tile}, MOVED = ${moved}, KV_HEADS = ${kvHeads};
@@ -76,10 +74,10 @@ __device__ __forceinline__ void normalize(float* head, const float* weight, floa
 }
 extern "C" __global__ void __launch_bounds__(${THREADS}) decode_attention(bf16* out, bf16* keys, bf16* values, const bf16* projected, const float* cosines, const float* sines,
   const float* queryNorm, const float* keyNorm, const int* positions, const int* slots, float* parts, u32* counters, float eps, int capacity, int window, int splits) {
-  extern __shared__ __align__(16) bf16 tiles[]; // ${BUFFERS} x (keys, then values, [TILE][D] each)
+  extern __shared__ __align__(16) bf16 staged[]; // keys, then values, [TILE][D] each
   __shared__ __align__(16) float heads_[G + 1][D]; // queries, then the new key, as float32
   __shared__ __align__(16) bf16 newest[2][D];
-  float (*sums)[G][D] = reinterpret_cast<float (*)[G][D]>(tiles); // [KEY_GROUPS], once all tiles are used
+  __shared__ __align__(16) float sums[KEY_GROUPS][G][D];
   __shared__ float scores[G][TILE], high[G], total[G], factor[G];
   letNextBegin();
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
@@ -94,7 +92,6 @@ extern "C" __global__ void __launch_bounds__(${THREADS}) decode_attention(bf16* 
   auto stage = [&](int k0) {
     int size = min(TILE, min(from + count, position) - from - k0); // the newest is not in the cache yet
     i64 at = base + (i64)(from + k0) * KV_HEADS * D;
-    bf16* staged = tiles + k0 / TILE % ${BUFFERS} * (2 * TILE * D);
     for (int p = threadIdx.x; p < size * (D / MOVED); p += ${THREADS}) {
       int k = p / (D / MOVED), v = p % (D / MOVED) * MOVED;
       copyAsync<MOVED * 2>(staged + k * D + v, keys + at + (i64)k * KV_HEADS * D + v, true);
@@ -102,8 +99,7 @@ extern "C" __global__ void __launch_bounds__(${THREADS}) decode_attention(bf16* 
     }
     commitCopies();
   };
-  #pragma unroll
-  for (int i = 0; i < ${BUFFERS}; i++) stage(i * TILE);
+  stage(0);
   waitForPrevious();
   const bf16* in = projected + (i64)row * (KV_HEADS * (G + 2)) * D;
   for (int i = threadIdx.x; i < G * D; i += ${THREADS}) heads_[i / D][i % D] = toFloat(in[head * G * D + i]);
@@ -133,10 +129,10 @@ extern "C" __global__ void __launch_bounds__(${THREADS}) decode_attention(bf16* 
   #pragma unroll
   for (int h = 0; h < G; h++) acc[h][0] = acc[h][1] = acc[h][2] = acc[h][3] = 0.f;
   for (int k0 = 0; k0 < count; k0 += TILE) {
-    waitCopies<${BUFFERS - 1}>();
+    waitCopies<0>();
     __syncthreads();
     int size = min(TILE, count - k0);
-    bf16* keyTile = tiles + k0 / TILE % ${BUFFERS} * (2 * TILE * D); bf16* valueTile = keyTile + TILE * D;
+    bf16* keyTile = staged; bf16* valueTile = staged + TILE * D;
     if (hasNewest && k0 + size == count) {
       for (int i = threadIdx.x; i < D; i += ${THREADS}) { keyTile[(size - 1) * D + i] = newest[0][i]; valueTile[(size - 1) * D + i] = newest[1][i]; }
       __syncthreads();
@@ -197,7 +193,7 @@ extern "C" __global__ void __launch_bounds__(${THREADS}) decode_attention(bf16* 
       }
     }
     __syncthreads();
-    stage(k0 + ${BUFFERS} * TILE);
+    if (k0 + TILE < count) stage(k0 + TILE);
   }
   if (keyGroup < KEY_GROUPS)
     #pragma unroll
