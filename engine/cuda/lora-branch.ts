@@ -353,7 +353,7 @@ export function normedInputGradient(backend: CudaBackend, { x, norm, skip, eps }
     if (fitsNormedLinearGrad(shape, backend.device.sharedLimit)) {
       inputGradients(backend, backend.matrix(dx, rows, inner), members.map((member) => ({ ...member, branch: undefined })));
       backend.with('f32', branches.map(({ a }) => a), (...factors) =>
-        backend.launch(normedLinearGradProgram(shape, backend.device.sharedLimit), [
+        backend.launch(normedLinearGradProgram(shape), [
           { i64: rows }, bitsPitch(inner), backend.pointer(dx), backend.pointer(dx), backend.pointer(x), backend.pointer(norm), backend.pointer(skip), inner, { f32: eps },
           ...branches.flatMap(({ dHidden }, i): KernelArgument[] => [backend.pointer(dHidden), backend.pointer(factors[i]), bitsOf(backend, dHidden)]),
         ]));

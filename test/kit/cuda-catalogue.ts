@@ -53,11 +53,11 @@ export function catalogue(): CudaProgram[] {
       ...[true, false].flatMap((masked) => [
         loraSpreadProgram({ factor: 'a', rank, members, rows: 99, width: 64, mode: 'sum', masked }), loraInputProgram({ rank, members, masked, rows: 99, inner: 64 }),
         gatedLinearGradProgram({ rank, members, masked, rows: 99, width: 64 }),
-        ...[[99, 64], [99, 3200], [4096, 3200]].map(([rows, width]) => normedLinearGradProgram({ rank, members, masked, rows, width, norm: 'f32' }, 227 << 10)),
+        ...[[99, 64], [99, 3200]].map(([rows, width]) => normedLinearGradProgram({ rank, members, masked, rows, width, norm: 'f32' })),
       ]),
       loraSpreadProgram({ factor: 'b', rank, members, rows: 99, width: 64, mode: 'each' }), loraOutputProgram({ rank, members, rows: 99, width: 64 }),
     ]),
-    normedLinearGradProgram({ rank: 8, members: 3, masked: true, rows: 4096, width: 3200, norm: 'bf16' }, 227 << 10), normedLinearGradProgram({ rank: 16, members: 3, masked: true, rows: 99, width: 3200, norm: 'f32' }, 227 << 10),
+    normedLinearGradProgram({ rank: 8, members: 3, masked: true, rows: 4096, width: 3200, norm: 'bf16' }), normedLinearGradProgram({ rank: 16, members: 3, masked: true, rows: 99, width: 3200, norm: 'f32' }),
     placeFactorsProgram(1, 9, 8), placeFactorsProgram(3, 9, 24), loraSumProgram([false], [9]), loraSumProgram([true, false, true, false], [9, 9, 9, 9]),
     oneHotProgram('f32', 9), oneHotProgram('i32', 9), crossEntropyProgram(3),
     ...(['sum', 'max', 'min', 'prod', 'all', 'any'] as Reduction[]).flatMap((reduction) =>
