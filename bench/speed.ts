@@ -132,10 +132,19 @@ function record(row: Row): void {
   const before = existsSync(`${file}.json`) ? (JSON.parse(readFileSync(`${file}.json`, 'utf8')) as { rows: Row[] }).rows : [];
   rows.push(...before.filter(({ name }) => order.includes(name) && !rows.some((row) => row.name === name)));
   rows.sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
-  const result = { card: card(), software: device, commit, date, model, peersMeasured, rows };
+  const result = { card: card(), driver: driver(), software: device, commit, date, model, peersMeasured, rows };
   mkdirSync(folder, { recursive: true });
   writeFileSync(`${file}.json`, `${JSON.stringify(result, null, 2)}\n`);
   writeFileSync(`${file}.md`, markdown());
+}
+
+/** The driver's version; unknown where its tool is not installed. */
+function driver(): string {
+  try {
+    return execFileSync('nvidia-smi', ['--query-gpu=driver_version', '--format=csv,noheader'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).split('\n')[0];
+  } catch {
+    return 'unknown';
+  }
 }
 
 function card(): string {
@@ -148,7 +157,7 @@ function markdown(): string {
   return [
     `# ${card()}`,
     '',
-    `${model}'s shape, random weights; tokens a second and peak memory in use. Commit ${commit}, ${date}. ${device}`,
+    `${model}'s shape, random weights; tokens a second and peak memory in use. Commit ${commit}, ${date}. Driver ${driver()}. ${device}`,
     '',
     `Peers: ${peersMeasured}.`,
     '',
