@@ -9,7 +9,7 @@ import { defineStage, stageKey, type StageContext } from './stage.js';
 /** Trains an adapter. An attempt goes on from the newest complete checkpoint that earlier ones with the same key stored. */
 export const trainStage = defineStage({
   name: 'train',
-  version: 1,
+  version: 2,
   input: trainInputSchema,
   output: trainOutputSchema,
   run: async (input, context) => {
@@ -45,7 +45,7 @@ export const trainStage = defineStage({
  */
 function trainingKey({ train, ...input }: TrainInput, scope: string | undefined): string {
   const { batchSize, accumulation, ...rest } = train;
-  return stageKey({ name: 'checkpoints', version: 1 }, { ...input, train: { ...rest, rowsPerStep: batchSize * accumulation } }, scope);
+  return stageKey({ name: 'checkpoints', version: 2 }, { ...input, train: { ...rest, rowsPerStep: batchSize * accumulation } }, scope);
 }
 
 async function prepareJob(input: TrainInput, context: StageContext, resumeFrom: string | undefined): Promise<Extract<TrainerJob, { kind: 'train' }>> {

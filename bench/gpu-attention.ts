@@ -3,7 +3,7 @@
  *   gpu-attention check [PASS] [only=PART OF A CASE'S NAME]          Hopper's kernels beside the portable ones: odd lengths, packed rows, padding, windows, grouped heads
  *   gpu-attention time [PASS] [tiles]   milliseconds, TFLOP/s of what the mask leaves, and the share of a large bf16 product's rate; `tiles`: every tile size
  *   gpu-attention profile               one launch of each kernel that is chosen, for a profiler
- * `sectors`: the check takes tiles that begin at multiples of 32 bytes, where a shape allows it.
+ * `sectors`: the check takes tiles that begin at multiples of 32 bytes for the gradient to queries too, where a shape allows it.
  * PASS: forward, queryGradient or keyGradient; all by default. `unrotated`: gradients that need not be turned back by their positions' angles.
  */
 import { attentionKernels, chosenTiles, portableAttention, wgmmaAttention, type AttentionGradientOperands, type AttentionKernels, type AttentionTiles } from '../engine/cuda/attention.js';

@@ -257,7 +257,7 @@ export class CudaBackend extends KernelBackend {
   }
 
   /**
-   * Memory derived from a tensor's data (its bf16 copy, its segments' bounds, the log-sums of an attention's output), made
+   * Memory derived from a tensor's data (its bf16 copy, its segments' bounds, what dropout kept of a branch's input), made
    * once and freed when the data is.
    */
   companion(info: TensorInfo, name: string, bytes: number, make: (block: Block) => void): Block {

@@ -89,7 +89,7 @@ export function causalAttention(
     { q, k, v },
     (save) => {
       const [out, state, queries = q, keys = k] = known
-        ? [clone(known.out), known.state, ...(rope ? [q, k].map((x) => runKernel<Tensor4D>(RotaryEmbedding, { x, ...rope }, { inverse: false })) : [])]
+        ? [clone(known.out), known.state, ...(rope ? [q, k].map((x) => runKernel<Tensor4D>(RotaryEmbedding, { x, ...rope }, { inverse: false, forAttention: true })) : [])]
         : runKernel<[Tensor4D, Tensor, ...Tensor4D[]]>(CausalAttention, { q, k, v, segments, ...rope }, attrs);
       onResult?.({ out, state });
       save([queries, keys, v, segments, out, state, ...(rope ? [rope.cos, rope.sin] : [])]);

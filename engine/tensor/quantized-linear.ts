@@ -22,7 +22,7 @@ export interface LinearMember extends QuantizedLinearOptions {
   weight: FrozenWeight;
   /** Nothing reads the result: only what its gradients need is computed. @default false */
   unread?: boolean;
-  /** The gradients are taken soon: what the product was made with may stay in memory for them. @default false */
+  /** The gradients are taken soon: what the product of a member with a branch was made with may stay in memory for them. @default false */
   gradientNext?: boolean;
 }
 

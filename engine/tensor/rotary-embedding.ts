@@ -12,6 +12,8 @@ export interface RotaryEmbeddingInputs extends Inputs {
 export interface RotaryEmbeddingAttrs {
   /** Rotate by the negative angle. */
   inverse: boolean;
+  /** Only attention reads the result: it may be rounded as that backend's attention rounds its operands, before they are rotated. @default false */
+  forAttention?: boolean;
 }
 
 /**

@@ -79,7 +79,7 @@ export function planPasses(replayer: Replayer, job: PlanJob): PassPlan {
     `memory plan: base ${gibibytes(before.inUse - adapter - optimizer - before.workspace)}`,
     ...(copies ? [`its copies in bf16 ${gibibytes(pass.lasting)}`] : []),
     `adapter and its gradients ${gibibytes(adapter)}`, `optimizer ${gibibytes(optimizer)}`,
-    `activations ${gibibytes(pass.reserved - logits)}${recompute ? ' (recomputed, block inputs in the host\'s memory)' : ''}`,
+    `activations ${gibibytes(pass.reserved - logits)}${recompute ? ' (recomputed; inputs of the halves and attention\'s results in the host\'s memory)' : ''}`,
     `logits chunk ${gibibytes(logits)}`, `workspace ${gibibytes(before.workspace)}`,
     `in all ${gibibytes(before.inUse + needed)} of ${gibibytes(before.inUse + before.free)}; a pass is ${rows} rows, at most ${largest.tokens} tokens` +
       (merged > 1 ? `: ${merged} micro-batches are computed together` : ''),

@@ -32,7 +32,10 @@ export function rmsNormGrad(backend: CudaBackend, { dy, x, weight, skip }: { dy:
 export const blockOpKernels = [
   cudaKernel<RmsNormInputs, RmsNormAttrs>(RmsNorm, ({ inputs, attrs, backend }) => rmsNorm(backend, inputs, attrs)),
   cudaKernel<RmsNormGradInputs, RmsNormAttrs>(RmsNormGrad, ({ inputs, attrs, backend }) => rmsNormGrad(backend, inputs, attrs)),
-  cudaKernel<RotaryEmbeddingInputs, RotaryEmbeddingAttrs>(RotaryEmbedding, ({ inputs: { x, cos, sin }, attrs: { inverse }, backend }) => rotated(backend, [x], { cos, sin }, inverse)[0]),
+  cudaKernel<RotaryEmbeddingInputs, RotaryEmbeddingAttrs>(RotaryEmbedding, ({ inputs: { x, cos, sin }, attrs: { inverse, forAttention }, backend }) => {
+    const turned = (input: TensorInfo): TensorInfo => rotated(backend, [input], { cos, sin }, inverse)[0];
+    return forAttention ? backend.with('bf16', [x], turned) : turned(x);
+  }),
   cudaKernel<SwiGluInputs>(SwiGlu, ({ inputs: { gate, up }, backend }) => {
     const size = util.sizeFromShape(gate.shape), columns = gate.shape.at(-1)!, rows = columns === 0 ? 0 : size / columns, format = backend.format(gate);
     // A linear layer comes next.

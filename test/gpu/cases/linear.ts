@@ -88,7 +88,7 @@ const gatedGroups = [
 ];
 
 /**
- * Layers that read a stream's norm: those for which one launch gives the stream's gradient, in blocks of 16 and of 32 rows, of one step
+ * Layers that read a stream's norm: those for which one launch gives the stream's gradient, in blocks of 16 rows, of one step
  * and of several, of widths that are none of 32 and rows that are none of 16; and those that take the long way.
  */
 const normedGroups = [
