@@ -3,8 +3,7 @@ import { DROPOUT_SPAN, dropoutInflation } from '../tensor/dropout-rate.js';
 import type { DropoutOptions } from '../tensor/lora.js';
 import { ROOM, type CudaBackend } from './backend.js';
 import type { MatrixOperand } from './cublas-lt.js';
-import { rmsNormGrad } from './kernels/block-ops.js';
-import { ceilDiv, type KernelArgument } from './program.js';
+import { ceilDiv, type CudaProgram, type KernelArgument } from './program.js';
 import { swiGluGradProgram, swiGluProgram } from './programs/block-ops.cu.js';
 import { dropoutAddProgram, dropoutArguments, dropoutProgram } from './programs/dropout.cu.js';
 import { gatedLinearGradProgram } from './programs/gated-linear-grad.cu.js';
@@ -12,6 +11,7 @@ import {
   bitsPitch, inputRows, loraDownProgram, loraInputProgram, loraOutputProgram, loraSpreadProgram, loraSumProgram, MAX_RANK, MAX_RATE, MAX_TILES, outputRows, placeFactorsProgram, rankTiles,
 } from './programs/lora.cu.js';
 import { fitsNormedLinearGrad, normedLinearGradProgram } from './programs/normed-linear-grad.cu.js';
+import { rmsNormGrad } from './rms-norm.js';
 import { hasRoom, keptRoomyWeights, passHeldCopy, withFilledWeight, withRoomyWeight, type Matrix, type RoomContents } from './weights.js';
 
 /*
@@ -34,6 +34,8 @@ export interface Branch {
 const isFused = ({ rank, inner, out, dropout }: Branch, first: number): boolean =>
   rank <= MAX_RANK && inner % 8 === 0 && out % 8 === 0 && first % 8 === 0 && (dropout?.rate ?? 0) <= MAX_RATE;
 const isDropping = ({ dropout }: Branch): boolean => dropout !== undefined && dropout.rate > 0;
+/** What tells branches apart that one launch of a backward kernel cannot serve. */
+const dropping = (branch: Branch): number => Number(isDropping(branch));
 const inflation = ({ dropout }: Branch): number => (dropout ? dropoutInflation(dropout.rate) : 1);
 
 /** Splits branches into those that one launch can take: of one key, and not more ranks than it has room for. */
@@ -211,7 +213,7 @@ export function branchGradients(backend: CudaBackend, x: MatrixOperand, branches
   const fused = branches.filter((branch) => isFused(branch, first));
   for (const group of launches(fused)) outputPass(backend, group, dHiddens, accumulate);
   for (const branch of fused) backend.moveCompanion(branch.hidden, dHiddens.get(branch)!, KEEP_BITS);
-  for (const group of launches(fused, (branch) => Number(isDropping(branch)))) inputPass(backend, x, group, dHiddens, accumulate);
+  for (const group of launches(fused, dropping)) inputPass(backend, x, group, dHiddens, accumulate);
   for (const branch of branches) {
     if (fused.includes(branch)) continue;
     const { dy, hidden, b, dA, dB, scale } = branch, dHidden = backend.matrix(dHiddens.get(branch)!, x.rows, branch.rank), beta = accumulate ? 1 : 0;
@@ -287,19 +289,24 @@ export interface InputGradient {
   branch?: Branch & { a: TensorInfo; dHidden: TensorInfo };
 }
 
+const withoutBranches = (members: readonly InputGradient[]): InputGradient[] => members.map((member) => ({ ...member, branch: undefined }));
+
+/** Launches a kernel that adds the branches' shares: after its own arguments come dHidden, A and the keep bits of each. */
+const launchWithBranches = (backend: CudaBackend, program: CudaProgram, own: readonly KernelArgument[], branches: readonly NonNullable<InputGradient['branch']>[]): void =>
+  backend.with('f32', branches.map(({ a }) => a), (...factors) =>
+    backend.launch(program, [
+      ...own, ...branches.flatMap(({ dHidden }, i): KernelArgument[] => [backend.pointer(dHidden), backend.pointer(factors[i]), bitsOf(backend, dHidden)]),
+    ]));
+
 /** dx [n, in] = Σ dy·W + dropout(dHidden·A): the branches' sum is written first, and each product adds to it. */
 export function inputGradients(backend: CudaBackend, dx: MatrixOperand, members: readonly InputGradient[], first = 0): void {
   const { rows, columns: inner } = dx;
   const branches = members.flatMap(({ branch }) => (branch ? [branch] : []));
   const fused = branches.filter((branch) => isFused(branch, first));
   let written = false;
-  for (const group of launches(fused, (branch) => Number(isDropping(branch)))) {
+  for (const group of launches(fused, dropping)) {
     const shape = { factor: 'a' as const, rank: group[0].rank, members: group.length, rows, width: inner, mode: 'sum' as const, masked: isDropping(group[0]) };
-    backend.with('f32', group.map(({ a }) => a), (...factors) =>
-      backend.launch(loraSpreadProgram(shape), [
-        { i64: rows }, bitsPitch(inner), { pointer: dx.address }, { pointer: written ? dx.address : 0 }, inner,
-        ...group.flatMap(({ dHidden }, i): KernelArgument[] => [backend.pointer(dHidden), backend.pointer(factors[i]), bitsOf(backend, dHidden)]),
-      ]));
+    launchWithBranches(backend, loraSpreadProgram(shape), [{ i64: rows }, bitsPitch(inner), { pointer: dx.address }, { pointer: written ? dx.address : 0 }, inner], group);
     written = true;
   }
   for (const { dy, weight } of members) {
@@ -316,14 +323,11 @@ export function inputGradients(backend: CudaBackend, dx: MatrixOperand, members:
 export function gatedInputGradients(backend: CudaBackend, { gate, up }: Halves, { gate: dGate, up: dUp }: Halves, members: readonly InputGradient[]): void {
   const [rows, inner] = shapeOf(gate), dx = backend.matrix(dUp, rows, inner);
   const branches = members.flatMap(({ branch }) => (branch ? [branch] : []));
-  const masked = (branch: Branch): number => Number(isDropping(branch));
-  if (isOneLaunch(branches, masked)) {
-    inputGradients(backend, dx, members.map((member) => ({ ...member, branch: undefined })));
-    backend.with('f32', branches.map(({ a }) => a), (...factors) =>
-      backend.launch(gatedLinearGradProgram({ rank: branches[0].rank, members: branches.length, rows, width: inner, masked: isDropping(branches[0]) }), [
-        { i64: rows }, bitsPitch(inner), backend.pointer(dGate), { pointer: dx.address }, { pointer: dx.address }, backend.pointer(gate), backend.pointer(up), inner,
-        ...branches.flatMap(({ dHidden }, i): KernelArgument[] => [backend.pointer(dHidden), backend.pointer(factors[i]), bitsOf(backend, dHidden)]),
-      ]));
+  if (isOneLaunch(branches, dropping)) {
+    inputGradients(backend, dx, withoutBranches(members));
+    launchWithBranches(backend, gatedLinearGradProgram({ rank: branches[0].rank, members: branches.length, rows, width: inner, masked: isDropping(branches[0]) }), [
+      { i64: rows }, bitsPitch(inner), backend.pointer(dGate), { pointer: dx.address }, { pointer: dx.address }, backend.pointer(gate), backend.pointer(up), inner,
+    ], branches);
     return;
   }
   inputGradients(backend, dx, members);
@@ -348,15 +352,13 @@ export interface NormedStream {
 export function normedInputGradient(backend: CudaBackend, { x, norm, skip, eps }: NormedStream, members: readonly InputGradient[]): TensorInfo {
   const [rows, inner] = shapeOf(x), branches = members.flatMap(({ branch }) => (branch ? [branch] : []));
   const dx = backend.make([rows, inner], 'float32', 'bf16', "a stream's gradient");
-  if ([x, skip].every((one) => backend.format(one) === 'bf16') && isOneLaunch(branches, (branch) => Number(isDropping(branch)))) {
+  if ([x, skip].every((one) => backend.format(one) === 'bf16') && isOneLaunch(branches, dropping)) {
     const shape = { rank: branches[0].rank, members: branches.length, rows, width: inner, masked: isDropping(branches[0]), norm: backend.format(norm) };
     if (fitsNormedLinearGrad(shape, backend.device.sharedLimit)) {
-      inputGradients(backend, backend.matrix(dx, rows, inner), members.map((member) => ({ ...member, branch: undefined })));
-      backend.with('f32', branches.map(({ a }) => a), (...factors) =>
-        backend.launch(normedLinearGradProgram(shape), [
-          { i64: rows }, bitsPitch(inner), backend.pointer(dx), backend.pointer(dx), backend.pointer(x), backend.pointer(norm), backend.pointer(skip), inner, { f32: eps },
-          ...branches.flatMap(({ dHidden }, i): KernelArgument[] => [backend.pointer(dHidden), backend.pointer(factors[i]), bitsOf(backend, dHidden)]),
-        ]));
+      inputGradients(backend, backend.matrix(dx, rows, inner), withoutBranches(members));
+      launchWithBranches(backend, normedLinearGradProgram(shape), [
+        { i64: rows }, bitsPitch(inner), backend.pointer(dx), backend.pointer(dx), backend.pointer(x), backend.pointer(norm), backend.pointer(skip), inner, { f32: eps },
+      ], branches);
       return dx;
     }
   }

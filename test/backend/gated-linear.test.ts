@@ -1,4 +1,4 @@
-import { concat, dispose, grads, memory, mul, ones, sum, tidy, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
+import { concat, dispose, ones, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
 import { expect, it } from 'vitest';
 import { adaptedLinears } from '../../engine/tensor/adapted-linear.js';
 import type { DoraBranch } from '../../engine/tensor/dora-linear.js';
@@ -8,6 +8,7 @@ import { swiGlu, type GatedInput } from '../../engine/tensor/swi-glu.js';
 import { takeGradients } from '../../engine/tensor/take-gradients.js';
 import { describeBackends } from '../kit/backends.js';
 import { expectClose, random, toTensor } from '../kit/check-op.js';
+import { expectSameOp } from '../kit/same-op.js';
 
 const [inner, outs] = [12, [7, 4]];
 /** Ranks of the layers' branches, 0 for none. */
@@ -36,22 +37,8 @@ describeBackends('adaptedLinears of a gated activation', ({ tolerance }) => {
     const used = tensors.filter(({ size }) => size > 0);
     const all = (op: (...tensors: Tensor[]) => Tensor) => (...given: Tensor[]): Tensor => op(...tensors.map((tensor) => given[used.indexOf(tensor)] ?? tensor));
     const [separate, fused] = [all(run((gate, up) => swiGlu(gate, up))), all(run((gate, up) => ({ gate, up })))];
-
-    const expected = tidy(() => separate(...used)), dy = toTensor(random(expected.shape));
-    const loss = (op: (...tensors: Tensor[]) => Tensor) => (...given: Tensor[]): Tensor => sum(mul(op(...given), dy));
-    const wanted = tidy(() => grads(loss(separate))(used));
-    const before = memory().numTensors;
-    const value = tidy(() => fused(...used));
-    expectClose(await value.data(), await expected.data(), tolerance, 'value');
-    const found = tidy(() => grads(loss(fused))(used));
-    const taken = takeGradients(() => loss(fused)(...used), used, ones([]));
-    for (const [i, gradient] of wanted.entries()) {
-      expectClose(await found[i].data(), await gradient.data(), tolerance, `gradient ${i}`);
-      expectClose(await taken.gradients[i].data(), await gradient.data(), tolerance, `gradient ${i}, taken`);
-    }
-    dispose([value, ...found, taken.value, ...taken.gradients]);
-    expect(memory().numTensors, 'tensors left behind').toBe(before);
-    dispose([...tensors, magnitude, expected, dy, ...wanted]);
+    await expectSameOp(separate, fused, used, tolerance);
+    dispose([...tensors, magnitude]);
     weights.forEach(disposeWeight);
   });
 

@@ -7,8 +7,8 @@ import type { MatrixOperand } from '../cublas-lt.js';
 import { branchesDown, branchGradients, fitsRoom, gatedInputGradients, inputGradients, linears, normedInputGradient, roomyLinears, takesRoomy, type Branch } from '../lora-branch.js';
 import type { Format } from '../program.js';
 import { binaryProgram } from '../programs/elementwise.cu.js';
+import { rmsNorm } from '../rms-norm.js';
 import { heldCopy } from '../weights.js';
-import { rmsNorm } from './block-ops.js';
 
 /** Runs with those of the named inputs that are there in the wanted format, by name. */
 function withNamed<T>(backend: CudaBackend, format: Format, inputs: Record<string, TensorInfo | undefined>, names: readonly string[], use: (converted: Record<string, TensorInfo>) => T): T {

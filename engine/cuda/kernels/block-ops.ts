@@ -3,31 +3,11 @@ import { DropoutMask, type DropoutMaskAttrs } from '../../tensor/dropout-mask.js
 import { RmsNorm, RmsNormGrad, type RmsNormAttrs, type RmsNormGradInputs, type RmsNormInputs } from '../../tensor/rms-norm.js';
 import { RotaryEmbedding, type RotaryEmbeddingAttrs, type RotaryEmbeddingInputs } from '../../tensor/rotary-embedding.js';
 import { SwiGlu, SwiGluGrad, type SwiGluGradInputs, type SwiGluInputs } from '../../tensor/swi-glu.js';
-import { cudaKernel, type CudaBackend } from '../backend.js';
-import type { Format } from '../program.js';
+import { cudaKernel } from '../backend.js';
+import { mayBeRoomy, rmsNorm, rmsNormGrad } from '../rms-norm.js';
 import { rotated } from '../rotary.js';
-import { rmsNormGradProgram, rmsNormProgram, swiGluGradProgram, swiGluProgram } from '../programs/block-ops.cu.js';
+import { swiGluGradProgram, swiGluProgram } from '../programs/block-ops.cu.js';
 import { dropoutArguments, dropoutProgram } from '../programs/dropout.cu.js';
-
-/** Whether a result may have room at the ends of its rows. */
-const mayBeRoomy = (format: Format, columns: number): boolean => format === 'bf16' && columns % 8 === 0;
-
-export function rmsNorm(backend: CudaBackend, { x, weight }: { x: TensorInfo; weight: TensorInfo }, { eps, forLinears }: RmsNormAttrs): TensorInfo {
-  const [rows, columns] = x.shape, format = backend.format(x);
-  const y = forLinears && mayBeRoomy(format, columns) ? backend.makeRoomy([rows, columns], RmsNorm) : backend.make(x.shape, 'float32', format, RmsNorm);
-  const { address, stride = columns } = backend.rowsOf(y, rows, columns);
-  backend.launch(rmsNormProgram(format, backend.format(weight), rows, columns), [{ pointer: address }, backend.pointer(x), backend.pointer(weight), columns, stride, { f32: eps }]);
-  return y;
-}
-
-export function rmsNormGrad(backend: CudaBackend, { dy, x, weight, skip }: { dy: TensorInfo; x: TensorInfo; weight: TensorInfo; skip?: TensorInfo }, { eps }: RmsNormAttrs): TensorInfo {
-  const [rows, columns] = x.shape;
-  const dx = backend.make(x.shape, 'float32', backend.format(x), RmsNormGrad);
-  backend.launch(rmsNormGradProgram(backend.format(x), backend.format(dy), backend.format(weight), skip && backend.format(skip), rows, columns), [
-    backend.pointer(dx), backend.pointer(dy), backend.pointer(x), backend.pointer(weight), skip ? backend.pointer(skip) : { pointer: 0 }, columns, { f32: eps },
-  ]);
-  return dx;
-}
 
 export const blockOpKernels = [
   cudaKernel<RmsNormInputs, RmsNormAttrs>(RmsNorm, ({ inputs, attrs, backend }) => rmsNorm(backend, inputs, attrs)),
