@@ -241,7 +241,7 @@ function outputPass(backend: CudaBackend, group: readonly BranchGradient[], dHid
         backend.launch(loraOutputProgram(shape), [
           { i64: rows }, perBlock,
           ...group.flatMap(({ dy }, i): KernelArgument[] => [
-            { pointer: places[i].low }, { pointer: places[i].b }, { pointer: dy.address }, backend.pointer(lows[i]), backend.pointer(factors[i]), dy.columns,
+            { pointer: places[i].low }, { pointer: places[i].b }, { pointer: dy.address }, backend.pointer(lows[i]), backend.pointer(factors[i]), dy.columns, strideOf(dy),
           ]),
         ])));
     sum(backend, group.flatMap((branch, i): SumJob[] => [

@@ -419,11 +419,11 @@ const fetchLow = (rank: number, rows: number, to: string, from: string) => {
       ${to}[r * ${pitch} + c] = start + r < end && c < ${rank} ? ${from}[(start + r) * ${rank} + c] : bf16{ 0 };
     }`;
 };
-const fetchTile = (rows: number, stride = 'inner') => `#pragma unroll
+const fetchTile = (rows: number) => `#pragma unroll
     for (int i = threadIdx.x; i < ${(rows * COLUMNS) / 8}; i += ${WARPS * 32}) {
       int r = i / ${COLUMNS / 8}, c = i % ${COLUMNS / 8} * 8;
       bool in = start + r < end && column + c < inner;
-      copyAsync<16>(tile + r * ${TILE_PITCH} + c, in ? x + (start + r) * ${stride} + column + c : x, in);
+      copyAsync<16>(tile + r * ${TILE_PITCH} + c, in ? x + (start + r) * stride + column + c : x, in);
     }`;
 
 /** What a multiprocessor of the cards with most of them has for blocks at a time, and how many there are. */
@@ -460,7 +460,7 @@ export const outputRows = (shape: LoraOutputShape): number =>
 /**
  * What a branch needs of its output's gradient, in one pass over that: for each member and each block of 128 columns, lowParts
  * [column blocks, rows, rank] = dy · b; for each block of rows, bParts [row blocks, width, rank] = dyᵀ · low, low = hidden.
- * Args: rows, rows a block, then for each member lowParts, bParts, dy, low, b, width.
+ * Args: rows, rows a block, then for each member lowParts, bParts, dy, low, b, width, dy's stride.
  */
 export const loraOutputProgram = (shape: LoraOutputShape): CudaProgram => {
   const { rank, members, rows, width } = shape;
@@ -473,11 +473,11 @@ export const loraOutputProgram = (shape: LoraOutputShape): CudaProgram => {
     sharedBytes: outputShared(shape),
     source: () => /* cuda */ `
 extern "C" __global__ void __launch_bounds__(${WARPS * 32}) lora_output(i64 rows, int perBlock,
-    ${each(members, (m) => `float* lowParts${m}, float* bParts${m}, const bf16* x${m}, const bf16* low${m}, const float* b${m}, int inner${m}`, ',\n    ')}) {
+    ${each(members, (m) => `float* lowParts${m}, float* bParts${m}, const bf16* x${m}, const bf16* low${m}, const float* b${m}, int inner${m}, int stride${m}`, ',\n    ')}) {
   constexpr int TILES = ${tiles}, STAGES = ${OUTPUT_STAGES};
   extern __shared__ __align__(16) bf16 shared[];
   bf16* factor = shared + STAGES * ${tile + low}; // [128][${pitch}]
-  ${[['float*', 'lowParts'], ['float*', 'bParts'], ['const bf16*', 'x'], ['const bf16*', 'low'], ['const float*', 'b'], ['int', 'inner']].map(([type, name]) => pick(members, type, name)).join('\n  ')}
+  ${[['float*', 'lowParts'], ['float*', 'bParts'], ['const bf16*', 'x'], ['const bf16*', 'low'], ['const float*', 'b'], ['int', 'inner'], ['int', 'stride']].map(([type, name]) => pick(members, type, name)).join('\n  ')}
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3, part = lane >> 3, column = blockIdx.x * ${COLUMNS};
   if (column >= inner) return;
   i64 begin = (i64)blockIdx.y * perBlock, end = min(begin + perBlock, rows);
@@ -596,7 +596,7 @@ extern "C" __global__ void __launch_bounds__(${WARPS * 32}) lora_input(const bf1
   auto fetch = [&](int stage) {
     bf16* tile = shared + stage % STAGES * ${stage};
     i64 start = begin + (i64)stage * ${INPUT_STAGE};
-    ${fetchTile(INPUT_STAGE, 'stride')}
+    ${fetchTile(INPUT_STAGE)}
     ${each(members, (m) => fetchLow(rank, INPUT_STAGE, `(tile + ${tile + m * low})`, `low${m}`), '\n    ')}
     ${masked ? `if (threadIdx.x < ${INPUT_STAGE}) {
       bool in = start + threadIdx.x < end;
