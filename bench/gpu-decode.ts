@@ -104,7 +104,7 @@ function timeHopper(shape: DecodeLinearShape): string {
   const chosen = decodeWgmmaTiling(shape);
   const others = [[4, 1, 1], [2, 2, 1], [1, 4, 1], [2, 1, 2], [1, 2, 2], [3, 1, 1], [1, 3, 1]].flatMap(([rowGroups, innerGroups, resident]) => {
     const tiling = wgmmaTilingOf(shape, rowGroups, innerGroups, resident);
-    return [tiling, { ...tiling, ahead: tiling.ahead + 1 }];
+    return [tiling, { ...tiling, ahead: Math.max(1, tiling.ahead - 2) }];
   });
   const show = ({ rowGroups, innerGroups, resident, ahead, stages }: DecodeWgmmaTiling, microseconds: number) => `${rowGroups}/${innerGroups}/${resident}/${ahead}/${stages} ${microseconds.toFixed(1)}`;
   const time = (tiling: DecodeWgmmaTiling) => {
