@@ -46,7 +46,7 @@ const TUNED_PASSES = 300, TUNING_BYTES = 2 ** 29;
 const MERGED_TOKENS = 8192;
 /**
  * Logits of a training's pass that exist at one time, where memory is not to be spared: 256 MiB, and half of that for their gradient. Fewer
- * chunks make longer products. What is free has no say, as the order of sums depends on it: a resumed training goes on as it began.
+ * chunks make longer products. What is free has no say, as the order of sums depends on it: a resumed training with the same options goes on as it began.
  */
 const LOGITS = 2 ** 26;
 /** `GradientPasses.logits` of a training. */
