@@ -14,7 +14,7 @@ import { LoraAdapter } from '../engine/model/adapter.js';
 import { startFusedDecoder } from '../engine/model/fused-decoder.js';
 import { targetModules } from '../engine/formats/linear-modules.js';
 import { selectBackend } from '../engine/tensor/backends.js';
-import { generationCases, isRepeatable, worstGap } from '../test/gpu/cases/generation.js';
+import { generationCases, goesOn, isRepeatable, worstGap } from '../test/gpu/cases/generation.js';
 import { poisonAllocations } from '../test/gpu/cases/poison.js';
 import { drawnOtherwise, samplingCases } from '../test/gpu/cases/sampling.js';
 import { profileLaunches } from './profile.js';
@@ -40,7 +40,7 @@ if (what === 'check') {
       console.log(`FAIL ${one.name}: ${error instanceof Error ? error.stack : String(error)}`);
     });
   }
-  console.log(`repeatable: ${await isRepeatable(generationCases[0], seed)}; seed ${seed}: ${failures} failed`);
+  console.log(`repeatable: ${await isRepeatable(generationCases[0], seed)}; goes on: ${await goesOn(generationCases[0], seed)}; seed ${seed}: ${failures} failed`);
 }
 
 const config = modelShapes[rest[0] as keyof typeof modelShapes];

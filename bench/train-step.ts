@@ -5,6 +5,7 @@ import type { LlamaModel } from '../engine/model/load.js';
 import { targetModules } from '../engine/formats/linear-modules.js';
 import { adamW, createAdamW, disposeAdamW, type AdamWState } from '../engine/tensor/adam-w.js';
 import { replayer, type MeasuredMemory } from '../engine/tensor/replay.js';
+import { logitsOf } from '../engine/train/memory-plan.js';
 import { GradientPasses, layOut, type UploadedBatch } from '../engine/train/passes.js';
 
 export interface StepShape {
@@ -37,7 +38,7 @@ export class StepBench {
   /** One optimizer step over `accumulation` passes. @returns summed losses and the gradient norm, on the device */
   run({ rows, length, accumulation, recompute }: StepShape): { losses: Tensor[]; gradNorm: Tensor } {
     this.step++;
-    this.passes.recompute = recompute;
+    this.spend(recompute);
     const losses = Array.from({ length: accumulation }, (_, pass) =>
       this.passes.run(this.upload(rows, length, pass, accumulation), { seed: 7, step: this.step, microBatch: pass }, pass === 0));
     const { gradNorm } = adamW(this.variables, this.passes.sums, this.optimizer, { learningRate: this.learningRate, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0, maxGradNorm: 0.3 });
@@ -46,8 +47,14 @@ export class StepBench {
 
   /** What a pass takes beside model, adapter and optimizer, as the backend foretells; undefined where it cannot. */
   measure({ rows, length, recompute }: StepShape): MeasuredMemory | undefined {
-    this.passes.recompute = recompute;
+    this.spend(recompute);
     return replayer() && this.passes.measure({ tokens: rows * length, counted: rows * (length - 1) });
+  }
+
+  /** As a training whose plan is to keep the activations, or to spend little. */
+  private spend(recompute: boolean): void {
+    this.passes.recompute = recompute;
+    if (replayer()) this.passes.logits = logitsOf({ checkpointing: recompute });
   }
 
   private upload(rows: number, length: number, seed: number, accumulation: number): UploadedBatch {

@@ -2,9 +2,10 @@ import type { Tensor, Tensor2D, Tensor4D } from '@tensorflow/tfjs-core';
 import type { DecoderLinear, DecoderModel, DecoderOptions, DecoderSampling, FusedDecoder } from '../tensor/decoder.js';
 import type { FrozenWeight } from '../tensor/weight-types.js';
 import type { CudaBackend } from './backend.js';
+import type { CudaDevice } from './device.js';
 import { HostMemory, StreamEvent } from './host-memory.js';
 import type { Block } from './memory.js';
-import type { CudaProgram, KernelArgument } from './program.js';
+import type { KernelArgument } from './program.js';
 import { decodeAttentionPlan } from './programs/decode-attention.cu.js';
 import { decodeLinearPlan, type DecodeKind, type DecodeLinearPlan, type DecodeLinearShape, type DecodeOutput } from './programs/decode-linear.cu.js';
 import { decodeLinearWgmmaPlan, fitsDecodeWgmma } from './programs/decode-linear-wgmma.cu.js';
@@ -12,7 +13,7 @@ import {
   decodeEmbeddingProgram, decodeFillProgram, decodeKeepProgram, decodeLowProgram, decodeState, decodeStateRows,
 } from './programs/decode-ops.cu.js';
 import { decodeArgMaxProgram, decodeSampleProgram } from './programs/decode-pick.cu.js';
-import { RecordedLaunches } from './recorded-launches.js';
+import { LaunchRecordings, type Launch, type RecordedLaunches } from './recorded-launches.js';
 import { withWeight } from './weights.js';
 
 /** Steps queued ahead of the host, which so never keeps the device waiting; as many are made in vain at the end. */
@@ -20,23 +21,39 @@ const AHEAD = 4;
 /** Values of the query heads that share a key head, which attention holds in shared memory. */
 const MOST_QUERY_VALUES = 2048;
 
-/** A launch of a step, ready to be made again. */
-interface Launch {
-  program: CudaProgram;
-  arguments: KernelArgument[];
+/** Bytes of page-locked memory for a step's tokens, at least. */
+const LANDING_BYTES = 4096;
+
+/** Where a step's tokens come to, and a point in the stream after that. */
+interface Landing {
+  event: StreamEvent;
+  host: HostMemory;
 }
 
 /** A step whose tokens were not read yet. */
-interface Pending {
+interface Pending extends Landing {
   rows: readonly number[];
-  event: StreamEvent;
-  host: HostMemory;
+}
+
+/** What the decoders of a device hand on to each other, as it is dear to make. */
+interface Lasting {
+  recordings: LaunchRecordings;
+  landings: Landing[];
+}
+
+const lastingByDevice = new WeakMap<CudaDevice, Lasting>();
+
+function lastingOf(device: CudaDevice): Lasting {
+  let lasting = lastingByDevice.get(device);
+  if (!lasting) lastingByDevice.set(device, (lasting = { recordings: new LaunchRecordings(device), landings: [] }));
+  return lasting;
 }
 
 /**
  * Decode steps on CUDA. All state is on the device: the cache of keys and values, written in place, each row's token and position. A
  * step is some nine launches a layer, recorded as one graph and replayed; its tokens come back beside the steps that follow. Rows
- * that have ended go on into nothing until half of the batch has; then the others move together and the step is recorded anew.
+ * that have ended go on into nothing until half of the batch has; then the others move together and the step is recorded anew. A step
+ * that is recorded already, by an earlier decoder too, is replayed as it is.
  */
 export class CudaDecoder implements FusedDecoder {
   readonly ahead = AHEAD;
@@ -50,13 +67,12 @@ export class CudaDecoder implements FusedDecoder {
   private readonly vocabulary: number;
   private readonly slots: number;
   private rows: readonly number[];
-  private step: Launch[];
   /** From the residual stream to the next tokens: the last part of a step. */
   private finish: Launch[];
   private recorded?: RecordedLaunches;
   private started = false;
   private readonly pending: Pending[] = [];
-  private readonly spare: Pending[] = [];
+  private readonly lasting: Lasting;
   /** Addresses by what they are for; made once, in the size of the whole batch. */
   private readonly buffers = new Map<string, Block>();
 
@@ -94,7 +110,7 @@ export class CudaDecoder implements FusedDecoder {
     });
     backend.device.upload(this.state, state);
     this.finish = this.finishLaunches();
-    this.step = this.stepLaunches();
+    this.lasting = lastingOf(backend.device);
   }
 
   fill(layer: number, k: Tensor4D, v: Tensor4D): void {
@@ -120,27 +136,25 @@ export class CudaDecoder implements FusedDecoder {
       this.launch(this.finish);
     } else if (this.recorded) this.recorded.replay();
     else {
-      const launches = [...this.step, ...this.finish];
-      this.prepare(launches);
+      // Made only now, while the device reads the prompts.
+      const launches = [...this.stepLaunches(), ...this.finish];
       if (device.onLaunch) this.launch(launches); // a profile wants to see each
       else {
-        this.recorded = new RecordedLaunches(device, () => this.launch(launches));
+        this.recorded = this.lasting.recordings.of(launches);
         this.recorded.replay();
       }
     }
-    const pending = this.spare.pop() ?? { rows: [], event: new StreamEvent(device), host: new HostMemory(device, 4 * this.slots) };
-    pending.rows = this.rows;
+    const pending: Pending = { ...this.landing(), rows: this.rows };
     device.driver.call('int cuMemcpyDtoHAsync_v2(uint64, uint64, size_t, uint64)')(pending.host.address, this.state.address, 4 * this.rows.length, device.stream);
     pending.event.record();
     this.pending.push(pending);
   }
 
   read(): Promise<{ rows: readonly number[]; tokens: ArrayLike<number> }> {
-    const pending = this.pending.shift()!;
-    pending.event.wait();
-    const { rows, host } = pending;
+    const { rows, event, host } = this.pending.shift()!;
+    event.wait();
     const tokens = new Int32Array(host.bytes.buffer, 0, rows.length).slice();
-    this.spare.push(pending);
+    this.lasting.landings.push({ event, host });
     return Promise.resolve({ rows, tokens });
   }
 
@@ -152,19 +166,14 @@ export class CudaDecoder implements FusedDecoder {
     device.upload(kept, Int32Array.from(places));
     this.backend.launch(decodeKeepProgram(), [{ pointer: this.state.address }, { pointer: kept.address }, places.length, this.slots]);
     this.rows = places.map((place) => this.rows[place]);
-    this.recorded?.dispose();
     this.recorded = undefined;
     this.finish = this.finishLaunches();
-    this.step = this.stepLaunches();
   }
 
   dispose(): void {
     this.backend.device.synchronize();
-    this.recorded?.dispose();
-    for (const { event, host } of [...this.pending, ...this.spare]) {
-      event.dispose();
-      host.dispose();
-    }
+    this.lasting.recordings.trim();
+    this.lasting.landings.push(...this.pending.splice(0).map(({ event, host }) => ({ event, host })));
     for (const block of this.blocks) this.backend.device.memory.free(block);
   }
 
@@ -172,9 +181,11 @@ export class CudaDecoder implements FusedDecoder {
     for (const { program, arguments: args } of launches) this.backend.launch(program, args);
   }
 
-  /** Compiles and loads what a recording will launch, as that cannot be done while it is made. */
-  private prepare(launches: Launch[]): void {
-    for (const { program } of launches) this.backend.device.prepare(program);
+  /** A landing that an earlier step is done with, or a new one. */
+  private landing(): Landing {
+    const { device } = this.backend, { landings } = this.lasting, bytes = 4 * this.slots;
+    const fitting = landings.findIndex(({ host }) => host.bytes.length >= bytes);
+    return fitting < 0 ? { event: new StreamEvent(device), host: new HostMemory(device, Math.max(bytes, LANDING_BYTES)) } : landings.splice(fitting, 1)[0];
   }
 
   private stepLaunches(): Launch[] {

@@ -10,6 +10,8 @@ export class Driver {
   private readonly library: LibraryHandle;
   readonly path: string;
   private readonly errorName: (code: number, name: Buffer) => number;
+  /** By declaration: binding takes longer than most calls. */
+  private readonly bound = new Map<string, (...args: unknown[]) => void>();
 
   constructor(paths: LibraryPaths = {}) {
     const { handle, path } = loadLibrary('driver', paths);
@@ -21,12 +23,16 @@ export class Driver {
 
   /** Binds a function; the returned one checks the result code and names the function when it fails. */
   call(declaration: string): (...args: unknown[]) => void {
+    const known = this.bound.get(declaration);
+    if (known) return known;
     const name = /(cu\w+)\(/.exec(declaration)![1];
     const native = this.library.func(declaration) as (...args: unknown[]) => number;
-    return (...args) => {
+    const call = (...args: unknown[]): void => {
       const code = native(...args);
       if (code !== 0) throw this.failure(name, code);
     };
+    this.bound.set(declaration, call);
+    return call;
   }
 
   /** As `call`, but hands back the result code instead of throwing. */

@@ -1,8 +1,15 @@
 import type { CudaDevice } from './device.js';
 import { OutValue } from './driver.js';
+import type { CudaProgram, KernelArgument } from './program.js';
 
 /** Relaxed: other calls of this thread go on as usual. */
 const CAPTURE_RELAXED = 2;
+
+/** A launch, ready to be made again. */
+export interface Launch {
+  program: CudaProgram;
+  arguments: KernelArgument[];
+}
 
 /** Launches recorded as a CUDA graph. They use memory that the caller owns; nothing is allocated in `work`. */
 export class RecordedLaunches {
@@ -34,4 +41,52 @@ export class RecordedLaunches {
     this.device.synchronize();
     this.device.driver.call('int cuGraphExecDestroy(uint64)')(this.executable);
   }
+}
+
+/** Recordings kept when nobody uses them; each takes about a megabyte. */
+const KEPT = 4;
+
+/**
+ * Recordings by what they launch. The same kernels with the same arguments are the same work, whoever asks: the next batch of a shape,
+ * whose buffers come to lie where the last one's lay, goes on with its recording.
+ */
+export class LaunchRecordings {
+  /** Least recently used first. */
+  private readonly recordings = new Map<string, RecordedLaunches>();
+
+  constructor(private readonly device: CudaDevice) {}
+
+  of(launches: readonly Launch[]): RecordedLaunches {
+    const key = launches.map(signature).join('\n');
+    let recording = this.recordings.get(key);
+    if (!recording) {
+      // Compiles and loads what will be launched, as that cannot be done while it is recorded.
+      for (const { program } of launches) this.device.prepare(program);
+      recording = new RecordedLaunches(this.device, () => {
+        for (const { program, arguments: args } of launches) this.device.launch(program, args);
+      });
+    }
+    this.recordings.delete(key);
+    this.recordings.set(key, recording);
+    return recording;
+  }
+
+  /** Gives up the oldest. To be called when no replay is in flight, which it would wait for. */
+  trim(): void {
+    for (const [key, recording] of [...this.recordings].slice(0, Math.max(0, this.recordings.size - KEPT))) {
+      recording.dispose();
+      this.recordings.delete(key);
+    }
+  }
+}
+
+/** Everything that a launch depends on; the kernel says how its arguments are read. */
+const signature = ({ program: { key, grid, block, sharedBytes }, arguments: args }: Launch): string => `${key} ${grid.join(' ')} ${block.join(' ')} ${sharedBytes} ${args.map(valueOf).join(' ')}`;
+
+function valueOf(argument: KernelArgument): number | string {
+  if (typeof argument === 'number') return argument;
+  if ('pointer' in argument) return argument.pointer;
+  if ('f32' in argument) return argument.f32;
+  if ('i64' in argument) return argument.i64;
+  return 'u32' in argument ? argument.u32 : Buffer.from(argument.tensorMap).toString('hex');
 }

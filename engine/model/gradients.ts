@@ -21,6 +21,8 @@ export interface GradientOptions {
    * the backward pass. The numbers are the same. @default false
    */
   recompute?: boolean;
+  /** Logits that exist at one time: see `linearCrossEntropy`. */
+  logits?: number;
 }
 
 type TrainedLlama = Llama & { adapter: LoraAdapter };
@@ -30,9 +32,9 @@ export function lossAndGradients(llama: TrainedLlama, batch: DeviceBatch, option
   return tidy(() => (options.recompute ? halfByHalf(llama, batch, options) : inOnePass(llama, batch, options)));
 }
 
-function inOnePass(llama: TrainedLlama, batch: DeviceBatch, { weight, sums, first }: GradientOptions): Scalar {
+function inOnePass(llama: TrainedLlama, batch: DeviceBatch, { weight, sums, first, logits }: GradientOptions): Scalar {
   const variables: Tensor[] = llama.adapter.parameters().map(({ variable }) => variable);
-  const forward = () => summedLoss(llama, runBlocks(llama, embedBatch(llama, batch), blockContext(llama, batch)), batch);
+  const forward = () => summedLoss(llama, runBlocks(llama, embedBatch(llama, batch), blockContext(llama, batch)), batch, logits);
   const { value, gradients } = takeGradients(forward, variables, clone(weight));
   addGradients([...sums], gradients, first);
   return value;
@@ -45,7 +47,7 @@ const halfNames = ['.self_attn.', '.mlp.'] as const;
 const parametersOf = (adapter: LoraAdapter, place: number): LoraParameter[] =>
   adapter.parametersOf(Math.floor(place / 2)).filter(({ name }) => name.includes(halfNames[place % 2]));
 
-function halfByHalf(llama: TrainedLlama, batch: DeviceBatch, { weight, sums, first }: GradientOptions): Scalar {
+function halfByHalf(llama: TrainedLlama, batch: DeviceBatch, { weight, sums, first, logits }: GradientOptions): Scalar {
   const { model, adapter } = llama;
   /** Blocks go by halves, of which one is in memory at a time: twice their number in all. */
   const places = 2 * model.config.layers;
@@ -80,7 +82,7 @@ function halfByHalf(llama: TrainedLlama, batch: DeviceBatch, { weight, sums, fir
   }
   shelved.at(-2)?.fetch(); // which also frees what was put away last
   // The last half's gradients come next to its own forward pass: it runs but once.
-  const last = x, lossOf = () => summedLoss(llama, half(places - 1, last, blockContext(llama, batch)), batch);
+  const last = x, lossOf = () => summedLoss(llama, half(places - 1, last, blockContext(llama, batch)), batch, logits);
   const top = backward(lossOf, last, [...parametersOf(adapter, places - 1), ...adapter.parametersOf(undefined)], clone(weight));
   let dy: Tensor = top.dx;
   for (let place = places - 2; place >= 0; place--) {

@@ -96,8 +96,11 @@ export function logitsOf({ model, adapter, draw }: BranchedModel, hidden: Tensor
 /** Logits at every position: [B·T, vocab]. */
 export const logits = (llama: Llama, batch: TokenBatch): Tensor2D => tidy(() => logitsOf(llama, forward(llama, batch)));
 
-/** Sum of the negative log-likelihoods (nats) of the counted labels. Norm and head see only the positions that count. */
-export function summedLoss({ model, adapter, draw }: Llama, hidden: Tensor2D, { places, targets }: Pick<DeviceBatch, 'places' | 'targets'>): Scalar {
+/**
+ * Sum of the negative log-likelihoods (nats) of the counted labels. Norm and head see only the positions that count.
+ * @param logits that exist at one time: see `linearCrossEntropy`
+ */
+export function summedLoss({ model, adapter, draw }: Llama, hidden: Tensor2D, { places, targets }: Pick<DeviceBatch, 'places' | 'targets'>, logits?: number): Scalar {
   const normed = rmsNorm(places.size === 0 ? hidden : gather(hidden, places), model.norm, model.config.rmsNormEps, { forLinears: true }) as Tensor2D;
-  return headCrossEntropy(normed, model.head, targets, { lora: adapter?.branch('lm_head', draw) });
+  return headCrossEntropy(normed, model.head, targets, { lora: adapter?.branch('lm_head', draw), logits });
 }

@@ -21,11 +21,21 @@ export function ropeTables(config: LlamaConfig, positions: ArrayLike<number>, [r
   const longest = config.ropeScaling?.type === 'dynamic' ? runEnds(positions, columns) : undefined;
   let length = 0;
   let frequencies = frequenciesOf(config, length);
+  /** Where the angles of a position begin, by these frequencies: the rows of a batch have the same ones. */
+  const known = new Map<number, number>();
   for (let p = 0, at = 0; p < positions.length; p++) {
     if (longest && longest[p] !== length) {
       length = longest[p];
       frequencies = frequenciesOf(config, length);
+      known.clear();
     }
+    const from = known.get(positions[p]);
+    if (from !== undefined) {
+      for (const table of [cos, sin]) table.copyWithin(at, from, from + half);
+      at += half;
+      continue;
+    }
+    known.set(positions[p], at);
     for (let i = 0; i < half; i++, at++) {
       const angle = Math.fround(positions[p] * frequencies[i]);
       cos[at] = Math.cos(angle);

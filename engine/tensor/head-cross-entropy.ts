@@ -10,8 +10,9 @@ import type { LoraBranch } from './lora.js';
  * or has a plain low-rank branch, never has all of its logits in memory; the others do.
  * @param hidden [n, h]
  * @param labels int32 [n]; a negative one does not count
+ * @param options.logits see `linearCrossEntropy`
  */
-export function headCrossEntropy(hidden: Tensor2D, head: FrozenWeight, labels: Tensor1D, options: { lora?: LoraBranch } = {}): Scalar {
+export function headCrossEntropy(hidden: Tensor2D, head: FrozenWeight, labels: Tensor1D, options: { lora?: LoraBranch; logits?: number } = {}): Scalar {
   const isPlain = !isDora(options.lora) && !(head.kind === 'dense' && head.trained);
   return isPlain ? linearCrossEntropy(hidden, head, labels, options) : crossEntropy(adaptedLinear(hidden, head, options) as Tensor2D, labels);
 }

@@ -31,7 +31,7 @@ export interface LinearCrossEntropyAttrs {
   gradients: boolean;
 }
 
-/** Logits that exist at one time, in elements, unless told otherwise: 64 MiB. */
+/** Logits that exist at one time, in elements, unless told otherwise. */
 const defaultLogits = 2 ** 24;
 
 /**
@@ -39,15 +39,16 @@ const defaultLogits = 2 ** 24;
  * @param hidden [n, h], n ≥ 1
  * @param head [vocabulary, h]
  * @param labels int32 [n], each below the vocabulary's size (not checked here); a row with a negative one is not counted
- * @param options.chunk rows whose logits exist at one time @default as many as fit 64 MiB
+ * @param options.logits logits that exist at one time @default 2^24: 64 MiB in float32
+ * @param options.chunk rows whose logits exist at one time @default as many as `logits` allows
  */
 export function linearCrossEntropy(
   hidden: Tensor2D,
   head: FrozenWeight,
   labels: Tensor1D,
-  options: { lora?: LoraBranch; chunk?: number } = {},
+  options: { lora?: LoraBranch; logits?: number; chunk?: number } = {},
 ): Scalar {
-  const { lora, chunk = Math.max(1, Math.floor(defaultLogits / head.shape[0])) } = options;
+  const { lora, logits = defaultLogits, chunk = Math.max(1, Math.floor(logits / head.shape[0])) } = options;
   expectShape('linearCrossEntropy', 'hidden', hidden, ['n', head.shape[1]]);
   if (hidden.shape[0] === 0) throw shapeError(`linearCrossEntropy: hidden: expected at least one row, got ${shapeText(hidden)}`);
   expectShape('linearCrossEntropy', 'labels', labels, [hidden.shape[0]]);

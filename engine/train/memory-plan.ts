@@ -44,17 +44,25 @@ export interface PassSurvey {
 const TUNED_PASSES = 300, TUNING_BYTES = 2 ** 29;
 /** Tokens up to which micro-batches are computed together: beyond, the matrix products are long enough anyhow. */
 const MERGED_TOKENS = 8192;
+/**
+ * Logits of a training's pass that exist at one time, where memory is not to be spared: 256 MiB, and half of that for their gradient. Fewer
+ * chunks make longer products. What is free has no say, as the order of sums depends on it: a resumed training with the same options goes on as it began.
+ */
+const LOGITS = 2 ** 26;
+/** `GradientPasses.logits` of a training. */
+export const logitsOf = ({ checkpointing }: Pick<TrainConfig, 'checkpointing'>): number | undefined => (checkpointing ? undefined : LOGITS);
 /** Share of the free memory that may be spent: measured figures are that good. */
 const SHARE = 0.95;
 
 /**
  * Measures what passes would take, and chooses: micro-batches of a step are computed together, activations kept, and the quantised
- * matrices kept in bf16 beside their codes, as far as memory goes. `train.checkpointing` spends as little as can be.
+ * matrices kept in bf16 beside their codes, as far as memory goes. `train.checkpointing` spends as little as can be, also on logits.
  */
 export function planPasses(replayer: Replayer, job: PlanJob): PassPlan {
   const weights = weightsOf(job.model);
   replayer.settle(weights);
   const before = replayer.memory();
+  job.passes.logits = logitsOf(job.train);
   const { batchSize } = job.train;
   const measured = (rows: number, recompute: boolean, copies: boolean): Candidate => {
     replayer.choose({ copies, offload: recompute });

@@ -98,6 +98,8 @@ export class GradientPasses {
   private readonly instance = ++instances;
   /** Run the blocks again in the backward pass. */
   recompute = false;
+  /** Logits that exist at one time. @default as `linearCrossEntropy` has it */
+  logits?: number;
 
   /**
    * @param longest tokens of the longest row
@@ -139,14 +141,14 @@ export class GradientPasses {
   }
 
   private computation(inputs: Tensor[], draw: DropoutDraw, first: boolean): Computation {
-    const { model, adapter, sums, recompute } = this;
+    const { model, adapter, sums, recompute, logits } = this;
     return {
       key: `gradients ${this.instance}, ${first ? 'first' : 'added'}, ${recompute ? 'recomputing' : 'keeping'}`, inputs,
       parameters: [...this.variables, ...sums, ...this.feed.constants],
       draw: { step: draw.step, stream: dropoutStream(draw) },
       compute: (tensors) => {
         const weight = tensors[tensors.length - 1] as Scalar;
-        return [lossAndGradients({ model, adapter, draw }, this.feed.open(tensors.slice(0, -1)), { weight, sums, first, recompute })];
+        return [lossAndGradients({ model, adapter, draw }, this.feed.open(tensors.slice(0, -1)), { weight, sums, first, recompute, logits })];
       },
     };
   }

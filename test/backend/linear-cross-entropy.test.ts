@@ -24,6 +24,14 @@ function lossOf(logits: Numbers, labels: readonly number[], vocabulary: number):
 }
 
 describeBackends('linearCrossEntropy', ({ tolerance }) => {
+  it('takes as many rows at a time as the logits that may exist allow, at least one', async () => {
+    const head = freezeWeight(random([13, 6], 2).values, [13, 6], { dtype: 'bf16' }), hidden = toTensor(random([7, 6], 2)) as Tensor2D;
+    const labels = tensor1d(Array.from({ length: 7 }, () => randomInt(13)), 'int32');
+    const lossWith = async (options: { chunk?: number; logits?: number }): Promise<number> => (await linearCrossEntropy(hidden, head, labels, options).data())[0];
+    expect(await lossWith({ logits: 3 * 13 + 12 })).toBe(await lossWith({ chunk: 3 }));
+    expect(await lossWith({ logits: 1 })).toBe(await lossWith({ chunk: 1 }));
+  });
+
   it.each([
     { rows: 1, size: 5, vocabulary: 7, chunk: undefined },
     { rows: 7, size: 6, vocabulary: 13, chunk: 3 },

@@ -1,7 +1,7 @@
 import { findBackend, memory } from '@tensorflow/tfjs-core';
 import { expect, it } from 'vitest';
 import type { CudaBackend } from '../../engine/cuda/backend.js';
-import { generationCases, isRepeatable, worstGap } from './cases/generation.js';
+import { generationCases, goesOn, isRepeatable, worstGap } from './cases/generation.js';
 import { poisonAllocations } from './cases/poison.js';
 import { drawnOtherwise, samplingCases } from './cases/sampling.js';
 import { describeGpu } from './device.js';
@@ -15,6 +15,10 @@ describeGpu('generation on cuda', () => {
 
   it.each(samplingCases)('draws as the host does: %o', (sampling) => {
     expect(drawnOtherwise(findBackend('cuda') as CudaBackend, sampling, 11)).toBeLessThanOrEqual(0.01);
+  });
+
+  it('answers a batch as by itself after others of its shape', async () => {
+    expect(await goesOn(generationCases[0], 7)).toBe(true);
   });
 
   it('repeats itself, greedy or drawn, and leaves nothing behind', async () => {

@@ -17,7 +17,7 @@ function planWith(free: number, options: { checkpointing?: boolean; accumulation
     settle: () => undefined, memory: () => ({ inUse: 2 * GiB, workspace: 2 ** 25, free }), choose: (chosen: MemoryChoices) => void (choices = chosen),
   } as unknown as Replayer;
   const passes = {
-    recompute: false,
+    recompute: false, logits: undefined as number | undefined,
     measure: ({ tokens }: PassSize) => ({
       reserved: tokens * (passes.recompute ? RECOMPUTED : KEPT), lasting: choices!.copies ? COPIES : 0, byPurpose: new Map([['a chunk of logits', 2 ** 26], ['a linear layer', 2 ** 30]]),
     }),
@@ -29,7 +29,7 @@ function planWith(free: number, options: { checkpointing?: boolean; accumulation
     survey: (rows) => ({ largest: { tokens: rows * 256, counted: rows * 256 }, passes: options.passes ?? 900, widths: 25 }),
   };
   const { rows, recompute, description } = planPasses(replayer, job);
-  return { rows, recompute, description, ...choices! };
+  return { rows, recompute, description, logits: passes.logits, ...choices! };
 }
 
 describe('planPasses', () => {
@@ -52,6 +52,11 @@ describe('planPasses', () => {
 
   it('spends little where blocks are to be recomputed', () => {
     expect(planWith(78 * GiB, { checkpointing: true })).toMatchObject({ rows: 4, recompute: true, copies: false, offload: true });
+  });
+
+  it('makes chunks of logits large but where little is to be spent, whatever is free: the order of sums depends on them', () => {
+    for (const free of [78, 15, 2]) expect(planWith(free * GiB).logits).toBe(2 ** 26);
+    expect(planWith(78 * GiB, { checkpointing: true }).logits).toBeUndefined();
   });
 
   it('keeps to what a checkpoint says', () => {

@@ -111,3 +111,18 @@ export async function isRepeatable(one: GenerationCase, seed: number): Promise<b
   const runs = [await run(one, seed, {}), await run(one, seed, {}), await run(one, seed, { sampling }), await run(one, seed, { sampling })];
   return JSON.stringify(runs[0]) === JSON.stringify(runs[1]) && JSON.stringify(runs[2]) === JSON.stringify(runs[3]) && JSON.stringify(runs[0]) !== JSON.stringify(runs[2]);
 }
+
+/** Batches of one shape, one after the other on `cuda`, which so replay one recording: a batch gets the answers that it gets by itself, another one others. */
+export async function goesOn(one: GenerationCase, seed: number): Promise<boolean> {
+  await setBackend('cuda');
+  const llama = build(one, seed), seeds = [seed, seed + 100, seed, seed + 200];
+  const together: number[][][] = [];
+  for (const own of seeds) {
+    const answers = await generate(llama, noTokenizer, promptsOf(one, own, llama.model.config.vocabSize), { maxNewTokens: one.steps ?? 12, stopIds: [] });
+    together.push(answers.map(({ ids }) => ids));
+  }
+  llama.adapter?.dispose();
+  disposeModel(llama.model);
+  const alone = await run(one, seed, {});
+  return JSON.stringify(together[0]) === JSON.stringify(alone) && JSON.stringify(together[2]) === JSON.stringify(alone) && JSON.stringify(together[1]) !== JSON.stringify(together[3]);
+}
