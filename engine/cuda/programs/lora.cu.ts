@@ -406,25 +406,35 @@ const tilePitch = (wide: number) => wide * PART_COLUMNS + 8;
 /** The same for a tile of low-rank rows: odd multiples of 16 bytes. */
 const lowPitch = (tiles: number) => (tiles | 1) * 8;
 
-/** Copies of `ROWS` rows of a low-rank matrix into shared memory, zeros outside. */
+/** `i` goes over the first `count` numbers, dealt out to a block's threads in turn. */
+const dealt = (count: number, body: string) => `#pragma unroll
+    for (int n = 0; n < ${ceilDiv(count, WARPS * 32)}; n++) {
+      int i = n * ${WARPS * 32} + threadIdx.x;
+      ${count % (WARPS * 32) === 0 ? '' : `if (i < ${count}) `}{
+        ${body}
+      }
+    }`;
+/** Copies of so many rows of a low-rank matrix into shared memory, zeros outside. */
 const fetchLow = (rank: number, rows: number, to: string, from: string) => {
   const tiles = rankTiles(rank), pitch = lowPitch(tiles);
   return rank % 8 === 0
-    ? `for (int i = threadIdx.x; i < ${rows * tiles}; i += ${WARPS * 32}) {
-      int r = i / ${tiles}, c = i % ${tiles} * 8;
-      bool in = start + r < end;
-      copyAsync<16>(${to} + r * ${pitch} + c, in ? ${from} + (start + r) * ${rank} + c : ${from}, in);
-    }`
-    : `for (int i = threadIdx.x; i < ${rows * tiles * 8}; i += ${WARPS * 32}) {
-      int r = i / ${tiles * 8}, c = i % ${tiles * 8};
-      ${to}[r * ${pitch} + c] = start + r < end && c < ${rank} ? ${from}[(start + r) * ${rank} + c] : bf16{ 0 };
-    }`;
+    ? dealt(rows * tiles, `int r = i / ${tiles}, c = i % ${tiles} * 8;
+        copyAsync<16>(${to} + r * ${pitch} + c, ${from} + (start + min(r, left - 1)) * ${rank} + c, r < left);`)
+    : dealt(rows * tiles * 8, `int r = i / ${tiles * 8}, c = i % ${tiles * 8};
+        ${to}[r * ${pitch} + c] = r < left && c < ${rank} ? ${from}[(start + r) * ${rank} + c] : bf16{ 0 };`);
 };
-const fetchTile = (rows: number, wide: number) => `#pragma unroll
-    for (int i = threadIdx.x; i < ${rows * wide * 16}; i += ${WARPS * 32}) {
-      int r = i / ${wide * 16}, c = i % ${wide * 16} * 8;
-      bool in = start + r < end && column + c < inner;
-      copyAsync<16>(tile + r * ${tilePitch(wide)} + c, in ? x + (start + r) * stride + column + c : x, in);
+/** The same for rows of so many times 128 columns of x: 16 threads have a row's 128. Where there is nothing to read a valid place is named. */
+const fetchTile = (rows: number, wide: number) => `const bf16* line = x + start * stride;
+    #pragma unroll
+    for (int i = 0; i < ${rows / 8}; i++) {
+      int r = i * 8 + (threadIdx.x >> 4);
+      const bf16* from = line + min(r, left - 1) * stride;
+      #pragma unroll
+      for (int w = 0; w < ${wide}; w++) {
+        int c = w * ${PART_COLUMNS} + (threadIdx.x & 15) * 8;
+        bool inside = column + c < inner;
+        copyAsync<16>(tile + r * ${tilePitch(wide)} + c, from + (inside ? column + c : 0), r < left && inside);
+      }
     }`;
 /** f[tile] becomes the fragment of 16 rows of a tile of low-rank rows for each 8 ranks; one load brings two. */
 const loadLow = (tiles: number, f: string, from: string) => `#pragma unroll
@@ -488,6 +498,7 @@ extern "C" __global__ void __launch_bounds__(${WARPS * 32}) lora_output(i64 rows
   auto fetch = [&](int stage) {
     bf16* tile = shared + stage % STAGES * ${tile + low}; bf16* lowTile = tile + ${tile};
     i64 start = begin + (i64)stage * ROWS;
+    int left = (int)min(end - start, (i64)ROWS);
     ${fetchTile(stageRows, wide)}
     ${fetchLow(rank, stageRows, 'lowTile', 'low')}
     commitCopies();
@@ -512,11 +523,8 @@ extern "C" __global__ void __launch_bounds__(${WARPS * 32}) lora_output(i64 rows
     i64 start = begin + (i64)stage * ROWS;
     int count = (int)min(end - start, (i64)ROWS) * ${rank};
     float* to = lowParts + (blockIdx.x * rows + start) * ${rank};
-    #pragma unroll
-    for (int i = threadIdx.x; i < ROWS * ${rank}; i += ${WARPS * 32}) {
-      const float* from = parts + (stage & 1) * ${WARPS} * PARTS + i / ${rank} * ${pitch} + i % ${rank};
-      if (i < count) to[i] = ${each(WARPS, (w) => `from[${w} * PARTS]`, ' + ')};
-    }
+    ${dealt(stageRows * rank, `const float* from = parts + (stage & 1) * ${WARPS} * PARTS + i / ${rank} * ${pitch} + i % ${rank};
+        if (i < count) to[i] = ${each(WARPS, (w) => `from[${w} * PARTS]`, ' + ')};`)}
   };
   for (int stage = 0; stage < stages; stage++) {
     waitCopies<STAGES - 2>();
@@ -610,14 +618,13 @@ extern "C" __global__ void __launch_bounds__(${WARPS * 32}) lora_input(const bf1
   auto fetch = [&](int stage) {
     bf16* tile = shared + stage % STAGES * ${stage};
     i64 start = begin + (i64)stage * ROWS;
+    int left = (int)min(end - start, (i64)ROWS);
     ${fetchTile(stageRows, wide)}
     ${each(members, (m) => fetchLow(rank, stageRows, `(tile + ${tile + m * low})`, `low${m}`), '\n    ')}
-    ${masked ? `for (int i = threadIdx.x; i < ROWS * WIDE; i += ${WARPS * 32}) {
-      int r = i / WIDE, c = i % WIDE;
-      bool in = start + r < end && column + c * ${PART_COLUMNS} < inner;
-      i64 from = in ? (start + r) * bitsPitch + (blockIdx.x * WIDE + c) * 16 : 0;
-      ${each(members, (m) => `copyAsync<16>(tile + ${tile + members * low + m * bits} + i * 8, bits${m} + from, in);`, '\n      ')}
-    }` : ''}
+    ${masked ? dealt(stageRows * wide, `int r = i / WIDE, c = i % WIDE;
+        bool inside = column + c * ${PART_COLUMNS} < inner;
+        i64 from = (start + min(r, left - 1)) * bitsPitch + (inside ? blockIdx.x * WIDE + c : 0) * 16;
+        ${each(members, (m) => `copyAsync<16>(tile + ${tile + members * low + m * bits} + i * 8, bits${m} + from, r < left && inside);`, '\n        ')}`) : ''}
     commitCopies();
   };
   for (int stage = 0; stage < STAGES - 1; stage++) if (stage < stages) fetch(stage); else commitCopies();
