@@ -447,8 +447,8 @@ const loadLow = (tiles: number, f: string, from: string) => `#pragma unroll
 
 /** Rows of a stage: about 16 KiB of a matrix, fewer with many ranks. */
 const stageRows = (tiles: number): number => Math.max(1, Math.floor(4 / tiles)) * 16;
-/** Most times 128 columns of a block: their sums stay in 64 registers. */
-const mostWide = (tiles: number): number => Math.max(1, Math.min(5, Math.floor(8 / tiles)));
+/** Most times 128 columns of a block, whose sums have up to 64 registers of a thread. */
+const mostWide = (tiles: number): number => Math.max(1, Math.min(4, Math.floor(8 / tiles)));
 
 export interface LoraOutputShape {
   rank: number;
