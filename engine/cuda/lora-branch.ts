@@ -8,9 +8,10 @@ import { swiGluGradProgram, swiGluProgram } from './programs/block-ops.cu.js';
 import { dropoutAddProgram, dropoutArguments, dropoutProgram } from './programs/dropout.cu.js';
 import { gatedLinearGradProgram } from './programs/gated-linear-grad.cu.js';
 import {
-  bitsPitch, inputRows, loraDownProgram, loraInputProgram, loraOutputProgram, loraSpreadProgram, loraSumProgram, MAX_RANK, MAX_RATE, MAX_TILES, outputRows, placeFactorsProgram, rankTiles,
+  bitsPitch, inputBlocks, loraDownProgram, loraInputProgram, loraOutputProgram, loraSpreadProgram, loraSumProgram, MAX_RANK, MAX_RATE, MAX_TILES, outputBlocks, placeFactorsProgram, rankTiles,
 } from './programs/lora.cu.js';
 import { fitsNormedLinearGrad, normedLinearGradProgram } from './programs/normed-linear-grad.cu.js';
+import { PART_COLUMNS } from './programs/part-blocks.js';
 import { rmsNormGrad } from './rms-norm.js';
 import { hasRoom, keptRoomyWeights, passHeldCopy, withFilledWeight, withRoomyWeight, type Matrix, type RoomContents } from './weights.js';
 
@@ -230,15 +231,15 @@ export function branchGradients(backend: CudaBackend, x: MatrixOperand, branches
 function outputPass(backend: CudaBackend, group: readonly BranchGradient[], dHiddens: ReadonlyMap<BranchGradient, TensorInfo>, accumulate: boolean): void {
   const { rows } = group[0].dy, rank = group[0].rank;
   const shape = { rank, members: group.length, rows, width: Math.max(...group.map(({ dy }) => dy.columns)) };
-  const perBlock = outputRows(shape), rowBlocks = ceilDiv(rows, perBlock);
-  const columnBlocks = ({ dy }: BranchGradient): number => ceilDiv(dy.columns, 128);
+  const blocks = outputBlocks(shape), { rows: perBlock, rowBlocks } = blocks;
+  const columnBlocks = ({ dy }: BranchGradient): number => ceilDiv(dy.columns, blocks.tiles * PART_COLUMNS);
   const sizes = group.map((branch) => ({ low: columnBlocks(branch) * rows * rank, b: rowBlocks * branch.dy.columns * rank }));
   backend.scratch(4 * sizes.reduce((sum, { low, b }) => sum + low + b, 0), 'parts of LoRA gradients', (start) => {
     let at = start;
     const places = sizes.map(({ low, b }) => ({ low: (at += 4 * low) - 4 * low, b: (at += 4 * b) - 4 * b }));
     backend.with('bf16', group.map(({ hidden }) => hidden), (...lows) =>
       backend.with('f32', group.map(({ b }) => b), (...factors) =>
-        backend.launch(loraOutputProgram(shape), [
+        backend.launch(loraOutputProgram(shape, blocks), [
           { i64: rows }, perBlock,
           ...group.flatMap(({ dy }, i): KernelArgument[] => [
             { pointer: places[i].low }, { pointer: places[i].b }, { pointer: dy.address }, backend.pointer(lows[i]), backend.pointer(factors[i]), dy.columns, strideOf(dy),
@@ -255,14 +256,14 @@ function outputPass(backend: CudaBackend, group: readonly BranchGradient[], dHid
 function inputPass(backend: CudaBackend, x: MatrixOperand, group: readonly BranchGradient[], dHiddens: ReadonlyMap<BranchGradient, TensorInfo>, accumulate: boolean): void {
   const { rows, columns: inner } = x, rank = group[0].rank;
   const shape = { rank, members: group.length, masked: isDropping(group[0]), rows, inner };
-  const perBlock = inputRows(shape), blocks = ceilDiv(rows, perBlock), size = rank * inner;
-  backend.scratch(4 * group.length * blocks * size, 'parts of LoRA gradients', (start) => {
-    const parts = (i: number): number => start + 4 * i * blocks * size;
-    backend.launch(loraInputProgram(shape), [
+  const blocks = inputBlocks(shape), { rows: perBlock, rowBlocks } = blocks, size = rank * inner;
+  backend.scratch(4 * group.length * rowBlocks * size, 'parts of LoRA gradients', (start) => {
+    const parts = (i: number): number => start + 4 * i * rowBlocks * size;
+    backend.launch(loraInputProgram(shape, blocks), [
       { pointer: x.address }, { i64: rows }, inner, strideOf(x), perBlock, bitsPitch(inner),
       ...group.flatMap((branch, i): KernelArgument[] => [{ pointer: parts(i) }, bitsOf(backend, dHiddens.get(branch)!), backend.pointer(dHiddens.get(branch)!)]),
     ]);
-    sum(backend, group.map(({ dA }, i) => ({ out: dA, bf16: false, parts: parts(i), size, count: blocks, scale: 1, accumulate })));
+    sum(backend, group.map(({ dA }, i) => ({ out: dA, bf16: false, parts: parts(i), size, count: rowBlocks, scale: 1, accumulate })));
   });
 }
 

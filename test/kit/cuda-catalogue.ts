@@ -51,11 +51,12 @@ export function catalogue(): CudaProgram[] {
       ...[[99, 3200], [2500, 200], [4096, 3208], [4096, 3200], [8192, 8640]].flatMap(([rows, inner]) =>
         [true, false].flatMap((dropout) => [true, false].map((gated) => loraDownProgram({ rank, members, dropout, whole: inner % 64 === 0, rows, inner, gated })))),
       ...[true, false].flatMap((masked) => [
-        loraSpreadProgram({ factor: 'a', rank, members, rows: 99, width: 64, mode: 'sum', masked }), loraInputProgram({ rank, members, masked, rows: 99, inner: 64 }),
+        loraSpreadProgram({ factor: 'a', rank, members, rows: 99, width: 64, mode: 'sum', masked }), ...[[99, 64], [4096, 3200]].map(([rows, inner]) => loraInputProgram({ rank, members, masked, rows, inner })),
         gatedLinearGradProgram({ rank, members, masked, rows: 99, width: 64 }),
         ...[[99, 64], [99, 3200]].map(([rows, width]) => normedLinearGradProgram({ rank, members, masked, rows, width, norm: 'f32' })),
       ]),
-      loraSpreadProgram({ factor: 'b', rank, members, rows: 99, width: 64, mode: 'each' }), loraOutputProgram({ rank, members, rows: 99, width: 64 }),
+      loraSpreadProgram({ factor: 'b', rank, members, rows: 99, width: 64, mode: 'each' }),
+      ...[[99, 64], [4096, 3200], [8192, 8640]].map(([rows, width]) => loraOutputProgram({ rank, members, rows, width })),
     ]),
     normedLinearGradProgram({ rank: 8, members: 3, masked: true, rows: 4096, width: 3200, norm: 'bf16' }), normedLinearGradProgram({ rank: 16, members: 3, masked: true, rows: 99, width: 3200, norm: 'f32' }),
     placeFactorsProgram(1, 9, 8), placeFactorsProgram(3, 9, 24), loraSumProgram([false], [9]), loraSumProgram([true, false, true, false], [9, 9, 9, 9]),

@@ -7,6 +7,7 @@
 import { DROPOUT_SPAN } from '../../tensor/dropout-rate.js';
 import { ceilDiv, type CudaProgram } from '../program.js';
 import { dropoutDraws } from './dropout.cu.js';
+import { MULTIPROCESSORS, PART_COLUMNS, partBlocks, stagesOf, type PartBlocks } from './part-blocks.js';
 import { placeFactor } from './place-factor.cu.js';
 import { gatedInput, gatedInputBytes } from './gated-input.cu.js';
 
@@ -398,48 +399,56 @@ extern "C" __global__ void __launch_bounds__(${PLACE_THREADS}) place_factors(int
 }`,
 });
 
-const COLUMNS = 128;
+/** Warps of the kernels below; each has a quarter of its block's columns. */
 const WARPS = 4;
-/** Elements from one row of a tile of 128 columns to the next: 16 bytes more than they take, against bank conflicts. */
-const TILE_PITCH = COLUMNS + 8;
-/** The same for a tile of low-rank rows. */
-const lowPitch = (tiles: number) => tiles * 8 + 8;
+/** Elements from one row of a tile of so many times 128 columns to the next: 16 bytes more than they take, against bank conflicts. */
+const tilePitch = (wide: number) => wide * PART_COLUMNS + 8;
+/** The same for a tile of low-rank rows: odd multiples of 16 bytes. */
+const lowPitch = (tiles: number) => (tiles | 1) * 8;
 
-/** Copies of `ROWS` rows of a low-rank matrix into shared memory, zeros outside. */
+/** `i` goes over the first `count` numbers, dealt out to a block's threads in turn. */
+const dealt = (count: number, body: string) => `#pragma unroll
+    for (int n = 0; n < ${ceilDiv(count, WARPS * 32)}; n++) {
+      int i = n * ${WARPS * 32} + threadIdx.x;
+      ${count % (WARPS * 32) === 0 ? '' : `if (i < ${count}) `}{
+        ${body}
+      }
+    }`;
+/** Copies of so many rows of a low-rank matrix into shared memory, zeros outside. */
 const fetchLow = (rank: number, rows: number, to: string, from: string) => {
   const tiles = rankTiles(rank), pitch = lowPitch(tiles);
   return rank % 8 === 0
-    ? `for (int i = threadIdx.x; i < ${rows * tiles}; i += ${WARPS * 32}) {
-      int r = i / ${tiles}, c = i % ${tiles} * 8;
-      bool in = start + r < end;
-      copyAsync<16>(${to} + r * ${pitch} + c, in ? ${from} + (start + r) * ${rank} + c : ${from}, in);
-    }`
-    : `for (int i = threadIdx.x; i < ${rows * tiles * 8}; i += ${WARPS * 32}) {
-      int r = i / ${tiles * 8}, c = i % ${tiles * 8};
-      ${to}[r * ${pitch} + c] = start + r < end && c < ${rank} ? ${from}[(start + r) * ${rank} + c] : bf16{ 0 };
-    }`;
+    ? dealt(rows * tiles, `int r = i / ${tiles}, c = i % ${tiles} * 8;
+        copyAsync<16>(${to} + r * ${pitch} + c, ${from} + (start + min(r, left - 1)) * ${rank} + c, r < left);`)
+    : dealt(rows * tiles * 8, `int r = i / ${tiles * 8}, c = i % ${tiles * 8};
+        ${to}[r * ${pitch} + c] = r < left && c < ${rank} ? ${from}[(start + r) * ${rank} + c] : bf16{ 0 };`);
 };
-const fetchTile = (rows: number) => `#pragma unroll
-    for (int i = threadIdx.x; i < ${(rows * COLUMNS) / 8}; i += ${WARPS * 32}) {
-      int r = i / ${COLUMNS / 8}, c = i % ${COLUMNS / 8} * 8;
-      bool in = start + r < end && column + c < inner;
-      copyAsync<16>(tile + r * ${TILE_PITCH} + c, in ? x + (start + r) * stride + column + c : x, in);
+/** The same for rows of so many times 128 columns of x: 16 threads have a row's 128. Where there is nothing to read a valid place is named. */
+const fetchTile = (rows: number, wide: number) => `const bf16* line = x + start * stride;
+    #pragma unroll
+    for (int i = 0; i < ${rows / 8}; i++) {
+      int r = i * 8 + (threadIdx.x >> 4);
+      const bf16* from = line + min(r, left - 1) * stride;
+      #pragma unroll
+      for (int w = 0; w < ${wide}; w++) {
+        int c = w * ${PART_COLUMNS} + (threadIdx.x & 15) * 8;
+        bool inside = column + c < inner;
+        copyAsync<16>(tile + r * ${tilePitch(wide)} + c, from + (inside ? column + c : 0), r < left && inside);
+      }
     }`;
+/** f[tile] becomes the fragment of 16 rows of a tile of low-rank rows for each 8 ranks; one load brings two. */
+const loadLow = (tiles: number, f: string, from: string) => `#pragma unroll
+      for (int j = 0; j < ${tiles}; j += 2) {
+        u32 two[4];
+        loadMatrix4Transposed(two, ${from} + (lane & 15) * ${lowPitch(tiles)} + min(j + (lane >> 4), ${tiles - 1}) * 8);
+        ${f}[j][0] = two[0]; ${f}[j][1] = two[1];
+        if (j + 1 < ${tiles}) { ${f}[j + 1 < ${tiles} ? j + 1 : j][0] = two[2]; ${f}[j + 1 < ${tiles} ? j + 1 : j][1] = two[3]; }
+      }`;
 
-/** What a multiprocessor of the cards with most of them has for blocks at a time, and how many there are. */
-const SHARED_BYTES = 227 << 10, MULTIPROCESSORS = 132, MAX_ROWS = 1024;
-
-/** Rows of a block whose stages take so much shared memory: as many as let the blocks run in few full rounds. Each block leaves parts to be summed. */
-export function rowsPerBlock(rows: number, columnBlocks: number, stage: number, sharedBytes: number): number {
-  const slots = MULTIPROCESSORS * Math.max(1, Math.floor(SHARED_BYTES / (sharedBytes + 1024)));
-  let best = stage, least = Infinity;
-  for (let perBlock = stage; perBlock <= MAX_ROWS; perBlock += stage) {
-    const blocks = ceilDiv(rows, perBlock) * columnBlocks;
-    const cost = ceilDiv(blocks, slots) * (perBlock / stage + 1) + (blocks * 0.5) / slots;
-    if (cost < least) [best, least] = [perBlock, cost];
-  }
-  return best;
-}
+/** Rows of a stage: about 16 KiB of a matrix, fewer with many ranks. */
+const stageRows = (tiles: number): number => Math.max(1, Math.floor(4 / tiles)) * 16;
+/** Most times 128 columns of a block, whose sums have up to 64 registers of a thread. */
+const mostWide = (tiles: number): number => Math.max(1, Math.min(4, Math.floor(8 / tiles)));
 
 export interface LoraOutputShape {
   rank: number;
@@ -449,107 +458,117 @@ export interface LoraOutputShape {
   width: number;
 }
 
-const OUTPUT_STAGE = 64, OUTPUT_STAGES = 3;
-const outputShared = ({ rank }: LoraOutputShape): number => {
-  const pitch = lowPitch(rankTiles(rank));
-  return 2 * (OUTPUT_STAGES * OUTPUT_STAGE * (TILE_PITCH + pitch) + COLUMNS * pitch);
+/** A block of so many times 128 columns: rows of a stage, its elements of dy and of low, shared memory of the parts of two stages' sums. */
+const outputStage = (rank: number, wide: number) => {
+  const tiles = rankTiles(rank), pitch = lowPitch(tiles), rows = stageRows(Math.max(wide, tiles)), tile = rows * tilePitch(wide), low = rows * pitch;
+  const stages = stagesOf(2 * (tile + low)), partsBytes = 2 * WARPS * rows * pitch * 4;
+  return { rows, tile, low, stages, ahead: stages - 1, sharedBytes: 2 * stages * (tile + low) + partsBytes };
 };
-export const outputRows = (shape: LoraOutputShape): number =>
-  rowsPerBlock(shape.rows, ceilDiv(shape.width, COLUMNS) * shape.members, OUTPUT_STAGE, outputShared(shape));
+export const outputBlocks = ({ rank, members, rows, width }: LoraOutputShape): PartBlocks =>
+  partBlocks({ rows, columns: width, matrices: members, most: mostWide(rankTiles(rank)) }, (wide) => outputStage(rank, wide),
+    ({ columnBlocks, rowBlocks }) => 4 * rank * members * (columnBlocks * rows + rowBlocks * width));
 
 /**
- * What a branch needs of its output's gradient, in one pass over that: for each member and each block of 128 columns, lowParts
- * [column blocks, rows, rank] = dy · b; for each block of rows, bParts [row blocks, width, rank] = dyᵀ · low, low = hidden.
- * Args: rows, rows a block, then for each member lowParts, bParts, dy, low, b, width, dy's stride.
+ * What a branch needs of its output's gradient, in one pass over that: for each member and each block of columns, lowParts
+ * [column blocks, rows, rank] = dy · b; for each block of rows, bParts [row blocks, width, rank] = dyᵀ · low, low = hidden. A block's
+ * warps have a quarter of its columns each, whose share of b stays in registers, and all rows of a stage; what they found of lowParts is
+ * added up in the next one. Args: rows, rows a block, then for each member lowParts, bParts, dy, low, b, width, dy's stride.
  */
-export const loraOutputProgram = (shape: LoraOutputShape): CudaProgram => {
-  const { rank, members, rows, width } = shape;
-  const tiles = rankTiles(rank), pitch = lowPitch(tiles), tile = OUTPUT_STAGE * TILE_PITCH, low = OUTPUT_STAGE * pitch;
+export const loraOutputProgram = (shape: LoraOutputShape, { tiles: wide, columnBlocks, rowBlocks } = outputBlocks(shape)): CudaProgram => {
+  const { rank, members } = shape;
+  const { rows: stageRows, tile, low, stages, sharedBytes } = outputStage(rank, wide);
+  const tiles = rankTiles(rank), pitch = lowPitch(tiles);
   return {
-    key: `lora_output_${rank}x${members}`,
+    key: `lora_output_${rank}x${members}_${wide}`,
     entry: 'lora_output',
-    grid: [ceilDiv(width, COLUMNS), ceilDiv(rows, outputRows(shape)), members],
+    grid: [columnBlocks, rowBlocks, members],
     block: [WARPS * 32, 1, 1],
-    sharedBytes: outputShared(shape),
+    sharedBytes,
     source: () => /* cuda */ `
 extern "C" __global__ void __launch_bounds__(${WARPS * 32}) lora_output(i64 rows, int perBlock,
     ${each(members, (m) => `float* lowParts${m}, float* bParts${m}, const bf16* x${m}, const bf16* low${m}, const float* b${m}, int inner${m}, int stride${m}`, ',\n    ')}) {
-  constexpr int TILES = ${tiles}, STAGES = ${OUTPUT_STAGES};
+  constexpr int TILES = ${tiles}, STAGES = ${stages}, ROWS = ${stageRows}, STEPS = ${2 * wide}, PARTS = ${stageRows * pitch};
   extern __shared__ __align__(16) bf16 shared[];
-  bf16* factor = shared + STAGES * ${tile + low}; // [128][${pitch}]
+  float* parts = reinterpret_cast<float*>(shared + STAGES * ${tile + low}); // [2][WARPS][ROWS][${pitch}]
   ${[['float*', 'lowParts'], ['float*', 'bParts'], ['const bf16*', 'x'], ['const bf16*', 'low'], ['const float*', 'b'], ['int', 'inner'], ['int', 'stride']].map(([type, name]) => pick(members, type, name)).join('\n  ')}
-  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3, part = lane >> 3, column = blockIdx.x * ${COLUMNS};
+  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3, part = lane >> 3, column = blockIdx.x * ${wide * PART_COLUMNS};
   if (column >= inner) return;
   i64 begin = (i64)blockIdx.y * perBlock, end = min(begin + perBlock, rows);
-  int stages = (int)((end - begin + ${OUTPUT_STAGE - 1}) / ${OUTPUT_STAGE});
+  int stages = (int)((end - begin + ROWS - 1) / ROWS), own = warp * ${wide * 32};
   auto fetch = [&](int stage) {
     bf16* tile = shared + stage % STAGES * ${tile + low}; bf16* lowTile = tile + ${tile};
-    i64 start = begin + (i64)stage * ${OUTPUT_STAGE};
-    ${fetchTile(OUTPUT_STAGE)}
-    ${fetchLow(rank, OUTPUT_STAGE, 'lowTile', 'low')}
+    i64 start = begin + (i64)stage * ROWS;
+    int left = (int)min(end - start, (i64)ROWS);
+    ${fetchTile(stageRows, wide)}
+    ${fetchLow(rank, stageRows, 'lowTile', 'low')}
     commitCopies();
   };
   for (int stage = 0; stage < STAGES - 1; stage++) if (stage < stages) fetch(stage); else commitCopies();
-  for (int i = threadIdx.x; i < ${COLUMNS * tiles * 8}; i += ${WARPS * 32}) {
-    int c = i / ${tiles * 8}, r = i % ${tiles * 8};
-    factor[c * ${pitch} + r] = toBf16(column + c < inner && r < ${rank} ? b[(i64)(column + c) * ${rank} + r] : 0.f);
-  }
-  float sum[2][TILES][4] = {};
-  for (int stage = 0; stage < stages; stage++) {
-    waitCopies<STAGES - 2>();
-    __syncthreads(); // this stage is here for all, and the one before is no longer read
-    if (stage + STAGES - 1 < stages) fetch(stage + STAGES - 1); else commitCopies();
-    const bf16* tile = shared + stage % STAGES * ${tile + low}; const bf16* lowTile = tile + ${tile};
-    // dy · b: a warp has 16 rows and all columns.
-    float across[TILES][4] = {};
-    #pragma unroll
-    for (int k = 0; k < ${COLUMNS / 32}; k++) {
-      u32 a[2][4];
-      #pragma unroll
-      for (int s = 0; s < 2; s++) loadMatrix4(a[s], tile + (warp * 16 + (part & 1) * 8 + (lane & 7)) * ${TILE_PITCH} + k * 32 + s * 16 + (part >> 1) * 8);
-      #pragma unroll
-      for (int j = 0; j < TILES; j++) {
-        u32 f[4];
-        loadMatrix4Transposed(f, factor + (k * 32 + lane) * ${pitch} + j * 8);
-        mma(across[j], a[0], f[0], f[1]);
-        mma(across[j], a[1], f[2], f[3]);
-      }
-    }
-    #pragma unroll
-    for (int h = 0; h < 2; h++) {
-      i64 row = begin + (i64)stage * ${OUTPUT_STAGE} + warp * 16 + g + 8 * h;
-      if (row < end)
-        #pragma unroll
-        for (int j = 0; j < TILES; j++)
-          #pragma unroll
-          for (int e = 0; e < 2; e++) if (j * 8 + 2 * t + e < ${rank}) lowParts[(blockIdx.x * rows + row) * ${rank} + j * 8 + 2 * t + e] = across[j][2 * h + e];
-    }
-    // dyᵀ · low: a warp has 32 columns and all rows.
-    #pragma unroll
-    for (int k = 0; k < ${OUTPUT_STAGE / 32}; k++) {
-      u32 f[TILES][4];
-      #pragma unroll
-      for (int j = 0; j < TILES; j++) loadMatrix4Transposed(f[j], lowTile + (k * 32 + lane) * ${pitch} + j * 8);
-      #pragma unroll
-      for (int s = 0; s < 2; s++)
-        #pragma unroll
-        for (int i = 0; i < 2; i++) {
-          u32 a[4];
-          loadMatrix4Transposed(a, tile + (k * 32 + s * 16 + (part >> 1) * 8 + (lane & 7)) * ${TILE_PITCH} + warp * 32 + i * 16 + (part & 1) * 8);
-          #pragma unroll
-          for (int j = 0; j < TILES; j++) mma(sum[i][j], a, f[j][2 * s], f[j][2 * s + 1]);
-        }
-    }
-  }
-  waitCopies<0>();
+  u32 factor[STEPS][TILES][2];
   #pragma unroll
-  for (int i = 0; i < 2; i++)
+  for (int k = 0; k < STEPS; k++)
     #pragma unroll
     for (int j = 0; j < TILES; j++)
       #pragma unroll
-      for (int e = 0; e < 4; e++) {
-        int c = column + warp * 32 + i * 16 + g + 8 * (e >> 1), r = j * 8 + 2 * t + (e & 1);
-        if (c < inner && r < ${rank}) bParts[((i64)blockIdx.y * inner + c) * ${rank} + r] = sum[i][j][e];
+      for (int h = 0; h < 2; h++) {
+        int c = column + own + k * 16 + h * 8 + 2 * t, r = j * 8 + g;
+        bool in = c < inner && r < ${rank}; // widths are even
+        const float* from = b + (in ? (i64)c * ${rank} + r : 0);
+        float first = from[0], second = from[in ? ${rank} : 0];
+        factor[k][j][h] = in ? packBf16(first, second) : 0u;
+      }
+  float sum[STEPS][TILES][4] = {};
+  // The warps' parts of a stage's dy · b, in the warps' order.
+  auto addParts = [&](int stage) {
+    i64 start = begin + (i64)stage * ROWS;
+    int count = (int)min(end - start, (i64)ROWS) * ${rank};
+    float* to = lowParts + (blockIdx.x * rows + start) * ${rank};
+    ${dealt(stageRows * rank, `const float* from = parts + (stage & 1) * ${WARPS} * PARTS + i / ${rank} * ${pitch} + i % ${rank};
+        if (i < count) to[i] = ${each(WARPS, (w) => `from[${w} * PARTS]`, ' + ')};`)}
+  };
+  for (int stage = 0; stage < stages; stage++) {
+    waitCopies<STAGES - 2>();
+    __syncthreads(); // this stage is here for all, the one before is no longer read, and its parts are written
+    if (stage + STAGES - 1 < stages) fetch(stage + STAGES - 1); else commitCopies();
+    if (stage > 0) addParts(stage - 1);
+    const bf16* tile = shared + stage % STAGES * ${tile + low}; const bf16* lowTile = tile + ${tile};
+    #pragma unroll
+    for (int s = 0; s < ROWS / 16; s++) {
+      u32 f[TILES][2];
+      ${loadLow(tiles, 'f', `lowTile + s * 16 * ${pitch}`)}
+      float across[TILES][4] = {};
+      #pragma unroll
+      for (int k = 0; k < STEPS; k++) {
+        u32 a[4];
+        loadMatrix4(a, tile + (s * 16 + (part & 1) * 8 + (lane & 7)) * ${tilePitch(wide)} + own + k * 16 + (part >> 1) * 8);
+        #pragma unroll
+        for (int j = 0; j < TILES; j++) mma(across[j], a, factor[k][j][0], factor[k][j][1]);
+        loadMatrix4Transposed(a, tile + (s * 16 + (part >> 1) * 8 + (lane & 7)) * ${tilePitch(wide)} + own + k * 16 + (part & 1) * 8);
+        #pragma unroll
+        for (int j = 0; j < TILES; j++) mma(sum[k][j], a, f[j][0], f[j][1]);
+      }
+      float* to = parts + ((stage & 1) * ${WARPS} + warp) * PARTS + (s * 16 + g) * ${pitch} + 2 * t;
+      #pragma unroll
+      for (int j = 0; j < TILES; j++)
+        #pragma unroll
+        for (int h = 0; h < 2; h++) storePack<2>(to + h * 8 * ${pitch} + j * 8, Pack<float, 2>{ { across[j][2 * h], across[j][2 * h + 1] } });
+    }
+  }
+  waitCopies<0>();
+  __syncthreads();
+  addParts(stages - 1);
+  #pragma unroll
+  for (int k = 0; k < STEPS; k++)
+    #pragma unroll
+    for (int j = 0; j < TILES; j++)
+      #pragma unroll
+      for (int h = 0; h < 2; h++) {
+        int c = column + own + k * 16 + h * 8 + g, r = j * 8 + 2 * t;
+        float* to = bParts + ((i64)blockIdx.y * inner + c) * ${rank} + r;
+        ${rank % 2 === 0
+          ? `if (c < inner && r < ${rank}) storePack<2>(to, Pack<float, 2>{ { sum[k][j][2 * h], sum[k][j][2 * h + 1] } });`
+          : `if (c < inner && r < ${rank}) to[0] = sum[k][j][2 * h];
+        if (c < inner && r + 1 < ${rank}) to[1] = sum[k][j][2 * h + 1];`}
       }
 }`,
   };
@@ -563,97 +582,105 @@ export interface LoraInputShape {
   inner: number;
 }
 
-const INPUT_STAGE = 32, INPUT_STAGES = 4;
-/** Elements of a stage: rows of x, of each member's low-rank matrix and of its bits. */
-const inputSizes = ({ rank, members, masked }: LoraInputShape) => {
-  const tile = INPUT_STAGE * TILE_PITCH, low = INPUT_STAGE * lowPitch(rankTiles(rank)), bits = masked ? INPUT_STAGE * 8 : 0;
-  return { tile, low, bits, stage: tile + members * (low + bits) };
+/** A block of so many times 128 columns: rows of a stage; its elements of x, of each member's low-rank matrix and of its bits. */
+const inputStage = ({ rank, members, masked }: LoraInputShape, wide: number) => {
+  const tiles = rankTiles(rank), rows = stageRows(Math.max(wide, Math.ceil((members * tiles) / 2)));
+  const tile = rows * tilePitch(wide), low = rows * lowPitch(tiles), bits = masked ? rows * wide * 8 : 0, stage = tile + members * (low + bits), stages = stagesOf(2 * stage);
+  return { rows, tile, low, bits, stage, stages, ahead: stages - 1, sharedBytes: 2 * stages * stage };
 };
-export const inputRows = (shape: LoraInputShape): number => rowsPerBlock(shape.rows, ceilDiv(shape.inner, COLUMNS), INPUT_STAGE, 2 * INPUT_STAGES * inputSizes(shape).stage);
+export const inputBlocks = (shape: LoraInputShape): PartBlocks =>
+  partBlocks({ rows: shape.rows, columns: shape.inner, most: mostWide(shape.members * rankTiles(shape.rank)) }, (wide) => inputStage(shape, wide),
+    ({ rowBlocks }) => 4 * shape.rank * shape.members * rowBlocks * shape.inner);
 
 /**
  * For each member: parts [row blocks, rank, inner] = low [rows, rank]ᵀ · keep(x [rows, inner]) over each block's rows, low = dHidden.
  * One pass over x: the members' keep bits are laid over its fragments in registers, a bit's sign spread over each half of a word.
  * Args: x, rows, inner, x's stride, rows a block, bits' pitch, then for each member parts, bits, low.
  */
-export const loraInputProgram = (shape: LoraInputShape): CudaProgram => {
-  const { rank, members, masked, rows, inner } = shape;
-  const tiles = rankTiles(rank), pitch = lowPitch(tiles), { tile, low, bits, stage } = inputSizes(shape);
+export const loraInputProgram = (shape: LoraInputShape, { tiles: wide, columnBlocks, rowBlocks } = inputBlocks(shape)): CudaProgram => {
+  const { rank, members, masked } = shape;
+  const { rows: stageRows, tile, low, bits, stage, stages, sharedBytes } = inputStage(shape, wide);
+  const tiles = rankTiles(rank), pitch = lowPitch(tiles);
   return {
-    key: `lora_input_${rank}x${members}${masked ? '_masked' : ''}`,
+    key: `lora_input_${rank}x${members}${masked ? '_masked' : ''}_${wide}`,
     entry: 'lora_input',
-    grid: [ceilDiv(inner, COLUMNS), ceilDiv(rows, inputRows(shape)), 1],
+    grid: [columnBlocks, rowBlocks, 1],
     block: [WARPS * 32, 1, 1],
-    sharedBytes: 2 * INPUT_STAGES * stage,
+    sharedBytes,
     source: () => /* cuda */ `
 extern "C" __global__ void __launch_bounds__(${WARPS * 32}) lora_input(const bf16* x, i64 rows, int inner, int stride, int perBlock, int bitsPitch,
     ${each(members, (m) => `float* parts${m}, const u8* bits${m}, const bf16* low${m}`, ',\n    ')}) {
-  constexpr int TILES = ${tiles}, STAGES = ${INPUT_STAGES}, MEMBERS = ${members};
+  constexpr int TILES = ${tiles}, STAGES = ${stages}, MEMBERS = ${members}, ROWS = ${stageRows}, WIDE = ${wide};
   extern __shared__ __align__(16) bf16 shared[];
-  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3, part = lane >> 3, column = blockIdx.x * ${COLUMNS};
+  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3, part = lane >> 3, column = blockIdx.x * ${wide * PART_COLUMNS};
   i64 begin = (i64)blockIdx.y * perBlock, end = min(begin + perBlock, rows);
-  int stages = (int)((end - begin + ${INPUT_STAGE - 1}) / ${INPUT_STAGE});
+  int stages = (int)((end - begin + ROWS - 1) / ROWS);
   auto fetch = [&](int stage) {
     bf16* tile = shared + stage % STAGES * ${stage};
-    i64 start = begin + (i64)stage * ${INPUT_STAGE};
-    ${fetchTile(INPUT_STAGE)}
-    ${each(members, (m) => fetchLow(rank, INPUT_STAGE, `(tile + ${tile + m * low})`, `low${m}`), '\n    ')}
-    ${masked ? `if (threadIdx.x < ${INPUT_STAGE}) {
-      bool in = start + threadIdx.x < end;
-      ${each(members, (m) => `copyAsync<16>(tile + ${tile + members * low + m * bits} + threadIdx.x * 8, in ? bits${m} + (start + threadIdx.x) * bitsPitch + blockIdx.x * 16 : bits${m}, in);`, '\n      ')}
-    }` : ''}
+    i64 start = begin + (i64)stage * ROWS;
+    int left = (int)min(end - start, (i64)ROWS);
+    ${fetchTile(stageRows, wide)}
+    ${each(members, (m) => fetchLow(rank, stageRows, `(tile + ${tile + m * low})`, `low${m}`), '\n    ')}
+    ${masked ? dealt(stageRows * wide, `int r = i / WIDE, c = i % WIDE;
+        bool inside = column + c * ${PART_COLUMNS} < inner;
+        i64 from = (start + min(r, left - 1)) * bitsPitch + (inside ? blockIdx.x * WIDE + c : 0) * 16;
+        ${each(members, (m) => `copyAsync<16>(tile + ${tile + members * low + m * bits} + i * 8, bits${m} + from, r < left && inside);`, '\n        ')}`) : ''}
     commitCopies();
   };
   for (int stage = 0; stage < STAGES - 1; stage++) if (stage < stages) fetch(stage); else commitCopies();
-  float sum[MEMBERS][2][TILES][4] = {};
+  float sum[MEMBERS][WIDE][2][TILES][4] = {};
   for (int stage = 0; stage < stages; stage++) {
     waitCopies<STAGES - 2>();
     __syncthreads(); // this stage is here for all, and the one before is no longer read
     if (stage + STAGES - 1 < stages) fetch(stage + STAGES - 1); else commitCopies();
     const bf16* tile = shared + stage % STAGES * ${stage};
-    u32 f[MEMBERS][TILES][4];
     #pragma unroll
-    for (int m = 0; m < MEMBERS; m++)
-      #pragma unroll
-      for (int j = 0; j < TILES; j++) loadMatrix4Transposed(f[m][j], tile + ${tile} + m * ${low} + lane * ${pitch} + j * 8);
-    #pragma unroll
-    for (int s = 0; s < 2; s++) {
-      ${masked ? `// Rows 2t, 2t + 1, 2t + 8, 2t + 9 of this step, moved so that column g of each byte's eight is the byte's top bit.
-      u32 keep[MEMBERS][4];
+    for (int s = 0; s < ROWS / 16; s++) {
+      u32 f[MEMBERS][TILES][2];
       #pragma unroll
       for (int m = 0; m < MEMBERS; m++)
-        #pragma unroll
-        for (int i = 0; i < 4; i++)
-          keep[m][i] = reinterpret_cast<const u32*>(tile + ${tile + members * low} + m * ${bits})[(s * 16 + 2 * t + (i & 1) + 8 * (i >> 1)) * 4 + warp] << (7 - g);` : ''}
+      ${loadLow(tiles, 'f[m]', `tile + ${tile} + m * ${low} + s * 16 * ${pitch}`)}
       #pragma unroll
-      for (int i = 0; i < 2; i++) {
-        u32 a[4];
-        loadMatrix4Transposed(a, tile + (s * 16 + (part >> 1) * 8 + (lane & 7)) * ${TILE_PITCH} + warp * 32 + i * 16 + (part & 1) * 8);
+      for (int w = 0; w < WIDE; w++) {
+        ${masked ? `// Rows 2t, 2t + 1, 2t + 8, 2t + 9 of this step, moved so that column g of each byte's eight is the byte's top bit.
+        u32 keep[MEMBERS][4];
         #pragma unroll
-        for (int m = 0; m < MEMBERS; m++) {
-          ${masked ? `u32 kept[4];
+        for (int m = 0; m < MEMBERS; m++)
           #pragma unroll
-          for (int q = 0; q < 4; q++) {
-            u32 mask, byte = 2 * i + (q & 1);
-            asm("prmt.b32 %0, %1, %2, %3;" : "=r"(mask) : "r"(keep[m][q & 2]), "r"(keep[m][(q & 2) + 1]), "r"(0xCC88u + 0x1111u * byte));
-            kept[q] = a[q] & mask;
-          }` : 'u32 (&kept)[4] = a;'}
+          for (int i = 0; i < 4; i++)
+            keep[m][i] = reinterpret_cast<const u32*>(tile + ${tile + members * low} + m * ${bits})[(s * 16 + 2 * t + (i & 1) + 8 * (i >> 1)) * ${4 * wide} + warp * WIDE + w] << (7 - g);` : ''}
+        #pragma unroll
+        for (int i = 0; i < 2; i++) {
+          u32 a[4];
+          loadMatrix4Transposed(a, tile + (s * 16 + (part >> 1) * 8 + (lane & 7)) * ${tilePitch(wide)} + (warp * WIDE + w) * 32 + i * 16 + (part & 1) * 8);
           #pragma unroll
-          for (int j = 0; j < TILES; j++) mma(sum[m][i][j], kept, f[m][j][2 * s], f[m][j][2 * s + 1]);
+          for (int m = 0; m < MEMBERS; m++) {
+            ${masked ? `u32 kept[4];
+            #pragma unroll
+            for (int q = 0; q < 4; q++) {
+              u32 mask, byte = 2 * i + (q & 1);
+              asm("prmt.b32 %0, %1, %2, %3;" : "=r"(mask) : "r"(keep[m][q & 2]), "r"(keep[m][(q & 2) + 1]), "r"(0xCC88u + 0x1111u * byte));
+              kept[q] = a[q] & mask;
+            }` : 'u32 (&kept)[4] = a;'}
+            #pragma unroll
+            for (int j = 0; j < TILES; j++) mma(sum[m][w][i][j], kept, f[m][j][0], f[m][j][1]);
+          }
         }
       }
     }
   }
   waitCopies<0>();
   ${each(members, (m) => `#pragma unroll
-  for (int i = 0; i < 2; i++)
+  for (int w = 0; w < WIDE; w++)
     #pragma unroll
-    for (int j = 0; j < TILES; j++)
+    for (int i = 0; i < 2; i++)
       #pragma unroll
-      for (int e = 0; e < 4; e++) {
-        int c = column + warp * 32 + i * 16 + g + 8 * (e >> 1), r = j * 8 + 2 * t + (e & 1);
-        if (c < inner && r < ${rank}) parts${m}[((i64)blockIdx.y * ${rank} + r) * inner + c] = sum[${m}][i][j][e];
-      }`)}
+      for (int j = 0; j < TILES; j++)
+        #pragma unroll
+        for (int e = 0; e < 4; e++) {
+          int c = column + (warp * WIDE + w) * 32 + i * 16 + g + 8 * (e >> 1), r = j * 8 + 2 * t + (e & 1);
+          if (c < inner && r < ${rank}) parts${m}[((i64)blockIdx.y * ${rank} + r) * inner + c] = sum[${m}][w][i][j][e];
+        }`)}
 }`,
   };
 };

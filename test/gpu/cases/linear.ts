@@ -49,6 +49,17 @@ const groups = [
   // More steps to a warp than are on their way at once.
   { rows: 40, inner: 3264, outs: [24], ranks: [8], rate: 0.05 },
   { rows: 3080, inner: 1600, outs: [16, 8, 8], ranks: [8, 8, 8], rate: 0.05 },
+  // Backward blocks of one to four times 128 columns, of dys and of x, whole and not, for outputs of unlike widths, and rows that end within a stage.
+  { rows: 1, inner: 640, outs: [520, 8], ranks: [8, 8], rate: 0.05 },
+  { rows: 63, inner: 1288, outs: [384, 136, 648], ranks: [8, 8, 8], rate: 0.05 },
+  { rows: 64, inner: 264, outs: [264], ranks: [24], rate: 0.1 },
+  { rows: 65, inner: 5320, outs: [256, 72], ranks: [8, 8], rate: 0.05 },
+  { rows: 65, inner: 136, outs: [392, 40], ranks: [16, 16], rate: 0 },
+  { rows: 65, inner: 264, outs: [136], ranks: [64], rate: 0.1 },
+  { rows: 1025, inner: 904, outs: [1032], ranks: [8], rate: 0.05 },
+  { rows: 2049, inner: 40, outs: [1928], ranks: [8], rate: 0 },
+  { rows: 4099, inner: 520, outs: [136, 24], ranks: [3, 3], rate: 0.1 },
+  { rows: 4099, inner: 32, outs: [1160, 520, 8], ranks: [8, 8, 8], rate: 0.05 },
 ];
 
 /** Runs with the copies of quantised matrices made anew for each use, where the current backend is `cuda`. */

@@ -1,0 +1,73 @@
+import { ceilDiv } from '../program.js';
+
+/*
+ * How a tall matrix is divided among blocks that read it once and leave parts of sums in float32: wide blocks leave fewer parts of sums over
+ * columns, tall ones fewer of sums over rows.
+ */
+
+/** Columns that a row of a block's stage is a multiple of. */
+export const PART_COLUMNS = 128;
+
+export interface PartShape {
+  rows: number;
+  columns: number;
+  /** Matrices of this shape. @default 1 */
+  matrices?: number;
+  /** Most tiles of 128 columns that a block can have. */
+  most: number;
+}
+
+/** A block's stage: so many rows of all of its columns, in bytes of the matrix; stages that are on their way at once; shared memory of all. */
+export interface PartStage {
+  rows: number;
+  ahead: number;
+  sharedBytes: number;
+}
+
+export interface PartBlocks {
+  /** Tiles of 128 columns of a block. */
+  tiles: number;
+  /** Rows of a block: whole stages. */
+  rows: number;
+  columnBlocks: number;
+  rowBlocks: number;
+}
+
+/** Multiprocessors of the cards with most of them, and what one has for blocks at a time. */
+export const MULTIPROCESSORS = 132;
+const SHARED_BYTES = 227 << 10;
+/** What must be on its way for the memory's full rate. */
+const NEEDED_BYTES = MULTIPROCESSORS * (96 << 10);
+/** What the memory could move in the time that a round of blocks takes to begin and to end. */
+const ROUND_BYTES = 3e6;
+/** What a piece of a row costs beyond its bytes. */
+const PIECE_BYTES = 64;
+
+/**
+ * The division that moves the fewest bytes in the fewest rounds: parts are written and read; a block can only ask for so much at a time,
+ * so that few blocks do not reach the memory's rate.
+ * @param parts bytes of the parts that such blocks leave
+ */
+export function partBlocks({ rows, columns, matrices = 1, most }: PartShape, stageOf: (tiles: number) => PartStage, parts: (blocks: PartBlocks) => number): PartBlocks {
+  const columnTiles = Math.max(1, ceilDiv(columns, PART_COLUMNS));
+  let best: PartBlocks | undefined, least = Infinity;
+  for (let tiles = 1; tiles <= Math.min(most, columnTiles); tiles++) {
+    const stage = stageOf(tiles), columnBlocks = ceilDiv(columnTiles, tiles), stages = Math.max(1, ceilDiv(rows, stage.rows));
+    const slots = MULTIPROCESSORS * Math.max(1, Math.floor(SHARED_BYTES / (stage.sharedBytes + 1024)));
+    const rowBytes = tiles * PART_COLUMNS * 2, busy = NEEDED_BYTES / (stage.ahead * stage.rows * rowBytes);
+    const all = rows * columnTiles * PART_COLUMNS * 2 * matrices * (1 + PIECE_BYTES / rowBytes);
+    for (let count = 1; count <= Math.min(stages, ceilDiv(2 * slots, columnBlocks * matrices)); count++) {
+      const blockRows = ceilDiv(stages, count) * stage.rows, rowBlocks = Math.max(1, ceilDiv(rows, blockRows));
+      if (rowBlocks < count) continue; // the same as with fewer
+      const blocks = { tiles, rows: blockRows, columnBlocks, rowBlocks }, number = columnBlocks * rowBlocks * matrices;
+      const blockBytes = blockRows * (rowBytes + PIECE_BYTES), full = Math.floor(number / slots) * slots;
+      const last = number > full ? Math.max(all / blockBytes - full, busy) : 0;
+      const cost = blockBytes * (full + last) + ceilDiv(number, slots) * ROUND_BYTES + 2 * parts(blocks);
+      if (cost < least) [best, least] = [blocks, cost];
+    }
+  }
+  return best!;
+}
+
+/** Stages of so many bytes that a block has room for, one of which is being read. */
+export const stagesOf = (bytes: number): number => Math.min(6, Math.max(3, Math.floor((80 << 10) / bytes)));
