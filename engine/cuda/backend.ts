@@ -193,6 +193,18 @@ export class CudaBackend extends KernelBackend {
     return { dataId, shape: [count, columns], dtype: 'float32' };
   }
 
+  /** bf16 tensors one after the other in memory, not written yet: those of one size lie at one distance, so that one product may write them. */
+  makeTogether(shapes: readonly (readonly number[])[], purpose: string): TensorInfo[] {
+    const sizes = shapes.map((shape) => util.sizeFromShape(shape as number[]));
+    if (sizes.includes(0)) return shapes.map((shape) => this.make(shape, 'float32', 'bf16', purpose));
+    const blocks = this.device.memory.allocateTogether(sizes.map((size) => 2 * size), `${purpose} [${shapes.join('], [')}]`);
+    return shapes.map((shape, i) => {
+      const dataId = {};
+      this.data.set(dataId, { dtype: 'float32', format: 'bf16', size: sizes[i], refCount: 1, block: blocks[i] });
+      return { dataId, shape: [...shape], dtype: 'float32' };
+    });
+  }
+
   /** A second handle on the same data under another shape. */
   view(info: TensorInfo, shape: readonly number[], dtype: DataType = info.dtype): TensorInfo {
     this.incRef(info.dataId);
@@ -261,19 +273,29 @@ export class CudaBackend extends KernelBackend {
    * once and freed when the data is.
    */
   companion(info: TensorInfo, name: string, bytes: number, make: (block: Block) => void): Block {
-    const stored = this.data.get(info.dataId);
-    const known = stored.companions?.get(name);
+    const known = this.data.get(info.dataId).companions?.get(name);
     if (known) return known;
-    const { memory, idle } = this.device;
-    if (idle && stored.block && !memory.isMeasured(stored.block)) {
-      memory.measureLasting(stored, name, bytes);
-      return { address: MEASURED_ADDRESS, bytes };
-    }
-    const allocate = (): Block => memory.allocate(bytes, name);
-    const block = stored.block ? memory.beside(stored.block, allocate) : allocate();
-    (stored.companions ??= new Map()).set(name, block);
-    make(block);
+    const [block] = this.newCompanions([info], name, [bytes]);
+    if (this.findCompanion(info, name)) make(block);
     return block;
+  }
+
+  /**
+   * The same of several tensors that have no companion of the name, for each one as many bytes as are given: one after the other in memory,
+   * beside the first tensor's data. They are still to be written.
+   */
+  newCompanions(infos: readonly TensorInfo[], name: string, bytes: readonly number[]): Block[] {
+    const { memory, idle } = this.device, all = infos.map((info) => this.data.get(info.dataId)), { block } = all[0];
+    if (idle && block && !memory.isMeasured(block)) {
+      return all.map((stored, i) => {
+        memory.measureLasting(stored, name, bytes[i]);
+        return { address: MEASURED_ADDRESS, bytes: bytes[i] };
+      });
+    }
+    const allocate = (): Block[] => memory.allocateTogether(bytes, name);
+    const blocks = block ? memory.beside(block, allocate) : allocate();
+    all.forEach((stored, i) => (stored.companions ??= new Map<string, Block>()).set(name, blocks[i]));
+    return blocks;
   }
 
   /** Hands a companion, where there is one, to another tensor's data. */
@@ -291,11 +313,16 @@ export class CudaBackend extends KernelBackend {
 
   /** Memory for the duration of `use`. */
   scratch<T>(bytes: number, purpose: string, use: (address: number) => T): T {
-    const block = this.device.memory.allocate(bytes, purpose);
+    return this.scratchTogether([bytes], purpose, ([address]) => use(address));
+  }
+
+  /** Several pieces, one after the other. */
+  scratchTogether<T>(bytes: readonly number[], purpose: string, use: (addresses: number[]) => T): T {
+    const blocks = this.device.memory.allocateTogether(bytes, purpose);
     try {
-      return use(block.address);
+      return use(blocks.map(({ address }) => address));
     } finally {
-      this.device.memory.free(block);
+      for (const block of blocks) this.device.memory.free(block);
     }
   }
 

@@ -2,7 +2,8 @@ import type { TensorInfo } from '@tensorflow/tfjs-core';
 import { DROPOUT_SPAN, dropoutInflation } from '../tensor/dropout-rate.js';
 import type { DropoutOptions } from '../tensor/lora.js';
 import { ROOM, type CudaBackend } from './backend.js';
-import type { MatrixOperand } from './cublas-lt.js';
+import type { MatrixOperand, Product } from './cublas-lt.js';
+import { multiplyEach } from './joined-products.js';
 import { ceilDiv, type CudaProgram, type KernelArgument } from './program.js';
 import { swiGluGradProgram, swiGluProgram } from './programs/block-ops.cu.js';
 import { dropoutAddProgram, dropoutArguments, dropoutProgram } from './programs/dropout.cu.js';
@@ -12,7 +13,7 @@ import {
 } from './programs/lora.cu.js';
 import { fitsNormedLinearGrad, normedLinearGradProgram } from './programs/normed-linear-grad.cu.js';
 import { rmsNormGrad } from './rms-norm.js';
-import { hasRoom, keptRoomyWeights, passHeldCopy, withFilledWeight, withRoomyWeight, type Matrix, type RoomContents } from './weights.js';
+import { hasRoom, keptRoomyWeights, passHeldCopy, withMatrices, type Matrix, type RoomContents } from './weights.js';
 
 /*
  * The low-rank branches beside the frozen products of layers that share an input. Tall matrices are bf16 and accumulated in float32;
@@ -152,12 +153,14 @@ export function linears(backend: CudaBackend, x: MatrixOperand, products: readon
     });
   }
   const isWritten = (product: LinearProduct): boolean => spread.some((one) => one.product === product);
+  withMatrices(backend, products, x.rows, (matrices, from) =>
+    multiplyEach(backend, matrices.map((b, i): Product => {
+      const product = products[from + i];
+      return { a: x, b, transposeB: true, out: product.y, ...(isWritten(product) ? { beta: 1 } : addendOf(product.residual)) };
+    })));
   for (const product of products) {
-    const { y, weight, branch, residual, holder } = product;
-    const written = isWritten(product);
-    withRoomyWeight(backend, weight, (w) =>
-      backend.multiply({ a: x, b: w, transposeB: true, out: y, ...(written ? { beta: 1 } : addendOf(residual)) }), holder);
-    if (!branch || written) continue;
+    const { y, branch } = product;
+    if (!branch || isWritten(product)) continue;
     backend.with('bf16', [branch.hidden, branch.b], (low, b) =>
       backend.multiply({ a: backend.matrix(low, ...shapeOf(low)), b: backend.matrix(b, ...shapeOf(b)), transposeB: true, out: y, beta: 1 }));
   }
@@ -177,8 +180,11 @@ export function roomyLinears(backend: CudaBackend, x: MatrixOperand, products: r
   const contents = products.map(({ branch }): RoomContents => ({
     columns: room, b: branch?.b ?? branches[0].b, rank: branch?.rank ?? 0, from: branch ? columnsBefore(branches, branch) : 0,
   }));
-  const multiply = ({ y, residual }: LinearProduct, matrix: MatrixOperand): void =>
-    backend.multiply({ a: { ...x, columns }, b: { ...matrix, columns }, transposeB: true, out: y, ...addendOf(residual) });
+  const multiply = (matrices: readonly MatrixOperand[], from: number): void =>
+    multiplyEach(backend, matrices.map((matrix, i): Product => {
+      const { y, residual } = products[from + i];
+      return { a: { ...x, columns }, b: { ...matrix, columns }, transposeB: true, out: y, ...addendOf(residual) };
+    }));
   const kept = keptRoomyWeights(backend, products.map(({ weight }) => weight));
   if (kept) {
     backend.with('f32', contents.map(({ b }) => b), (...factors) =>
@@ -186,8 +192,8 @@ export function roomyLinears(backend: CudaBackend, x: MatrixOperand, products: r
         x.columns, strideOf(kept[0]), room,
         ...kept.flatMap(({ address, rows }, i): KernelArgument[] => [{ pointer: address }, rows, backend.pointer(factors[i]), contents[i].rank, contents[i].from]),
       ]));
-    products.forEach((product, i) => multiply(product, kept[i]));
-  } else products.forEach((product, i) => withFilledWeight(backend, product.weight, contents[i], (matrix) => multiply(product, matrix), product.holder));
+    multiply(kept, 0);
+  } else withMatrices(backend, products.map(({ weight, holder }, i) => ({ weight, contents: contents[i], holder })), x.rows, multiply);
   return products.filter(({ bias }) => bias);
 }
 
@@ -309,10 +315,12 @@ export function inputGradients(backend: CudaBackend, dx: MatrixOperand, members:
     launchWithBranches(backend, loraSpreadProgram(shape), [{ i64: rows }, bitsPitch(inner), { pointer: dx.address }, { pointer: written ? dx.address : 0 }, inner], group);
     written = true;
   }
-  for (const { dy, weight } of members) {
-    withRoomyWeight(backend, weight, (w) => backend.multiply({ a: dy, b: w, out: dx, beta: written ? 1 : 0 }));
-    written = true;
-  }
+  withMatrices(backend, members, rows, (matrices, from) => {
+    for (const [i, b] of matrices.entries()) {
+      backend.multiply({ a: members[from + i].dy, b, out: dx, beta: written ? 1 : 0 });
+      written = true;
+    }
+  });
   for (const branch of branches) if (!fused.includes(branch)) addInputGradient(backend, dx, branch, first);
 }
 
