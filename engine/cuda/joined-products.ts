@@ -22,6 +22,26 @@ export function multiplyEach(backend: Pick<CublasLt, 'multiply'>, jobs: readonly
   }
 }
 
+/** out = Σ a·b + beta · out. Neighbours whose a are neighbouring columns of one matrix, and whose b are neighbouring rows of one, are one product. */
+export function multiplySum(backend: Pick<CublasLt, 'multiply'>, terms: readonly Pick<Product, 'a' | 'b'>[], out: MatrixOperand, beta: number): void {
+  for (let first = 0, end = 1; first < terms.length; first = end++) {
+    let { a, b } = terms[first];
+    for (; end < terms.length && continues(a, terms[end].a, 'columns') && continues(b, terms[end].b, 'rows'); end++) {
+      a = { ...a, columns: a.columns + terms[end].a.columns };
+      b = { ...b, rows: b.rows + terms[end].b.rows };
+    }
+    backend.multiply({ a, b, out, beta: first > 0 ? 1 : beta });
+  }
+}
+
+/** Whether a matrix goes on with another's columns or rows. */
+function continues(from: MatrixOperand, to: MatrixOperand, along: 'rows' | 'columns'): boolean {
+  const { address, format, rows, columns, stride = columns } = from, across = along === 'rows' ? 'columns' : 'rows';
+  if (to.format !== format || to[across] !== from[across] || (to.stride ?? to.columns) !== stride) return false;
+  if (along === 'columns' && columns + to.columns > stride) return false;
+  return to.address === address + formatBytes[format] * (along === 'rows' ? rows * stride : columns);
+}
+
 /** Whether products differ in the addresses of b and out at most. */
 function isAlike(one: Product, other: Product): boolean {
   const shape = ({ format, rows, columns, stride = columns, batchStride }: MatrixOperand): string => [format, rows, columns, stride, batchStride].join();

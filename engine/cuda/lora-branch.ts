@@ -3,7 +3,7 @@ import { DROPOUT_SPAN, dropoutInflation } from '../tensor/dropout-rate.js';
 import type { DropoutOptions } from '../tensor/lora.js';
 import { ROOM, type CudaBackend } from './backend.js';
 import type { MatrixOperand, Product } from './cublas-lt.js';
-import { multiplyEach } from './joined-products.js';
+import { multiplyEach, multiplySum } from './joined-products.js';
 import { ceilDiv, type CudaProgram, type KernelArgument } from './program.js';
 import { swiGluGradProgram, swiGluProgram } from './programs/block-ops.cu.js';
 import { dropoutAddProgram, dropoutArguments, dropoutProgram } from './programs/dropout.cu.js';
@@ -13,7 +13,7 @@ import {
 } from './programs/lora.cu.js';
 import { fitsNormedLinearGrad, normedLinearGradProgram } from './programs/normed-linear-grad.cu.js';
 import { rmsNormGrad } from './rms-norm.js';
-import { hasRoom, keptRoomyWeights, passHeldCopy, withMatrices, type Matrix, type RoomContents } from './weights.js';
+import { hasRoom, keptRoomyWeights, mayJoin, passHeldCopy, withMatrices, type Matrix, type RoomContents } from './weights.js';
 
 /*
  * The low-rank branches beside the frozen products of layers that share an input. Tall matrices are bf16 and accumulated in float32;
@@ -304,7 +304,7 @@ const launchWithBranches = (backend: CudaBackend, program: CudaProgram, own: rea
       ...own, ...branches.flatMap(({ dHidden }, i): KernelArgument[] => [backend.pointer(dHidden), backend.pointer(factors[i]), bitsOf(backend, dHidden)]),
     ]));
 
-/** dx [n, in] = Σ dy·W + dropout(dHidden·A): the branches' sum is written first, and each product adds to it. */
+/** dx [n, in] = Σ dy·W + dropout(dHidden·A): the branches' sum is written first, and the products add to it. */
 export function inputGradients(backend: CudaBackend, dx: MatrixOperand, members: readonly InputGradient[], first = 0): void {
   const { rows, columns: inner } = dx;
   const branches = members.flatMap(({ branch }) => (branch ? [branch] : []));
@@ -316,32 +316,36 @@ export function inputGradients(backend: CudaBackend, dx: MatrixOperand, members:
     written = true;
   }
   withMatrices(backend, members, rows, (matrices, from) => {
-    for (const [i, b] of matrices.entries()) {
-      backend.multiply({ a: members[from + i].dy, b, out: dx, beta: written ? 1 : 0 });
-      written = true;
-    }
+    multiplySum(backend, matrices.map((b, i) => ({ a: members[from + i].dy, b })), dx, written ? 1 : 0);
+    written = true;
   });
   for (const branch of branches) if (!fused.includes(branch)) addInputGradient(backend, dx, branch, first);
 }
 
 /**
- * The same for x = silu(gate)·up: what of dx goes to gate and to up. The products are written first, where dUp will be, and read by the
- * kernel that adds the branches; with branches that take several launches dx is whole before.
+ * The same for x = silu(gate)·up: [dGate, dUp], what of dx goes to gate and to up. The products are written first, where dUp will be, and
+ * read by the kernel that adds the branches, which gives the two side by side, as the layers take them that made gate and up; with
+ * branches that take several launches dx is whole before.
  */
-export function gatedInputGradients(backend: CudaBackend, { gate, up }: Halves, { gate: dGate, up: dUp }: Halves, members: readonly InputGradient[]): void {
-  const [rows, inner] = shapeOf(gate), dx = backend.matrix(dUp, rows, inner);
+export function gatedInputGradients(backend: CudaBackend, { gate, up }: Halves, members: readonly InputGradient[]): [TensorInfo, TensorInfo] {
+  const [rows, inner] = shapeOf(gate), purpose = 'the gradient of a linear layer', make = (): TensorInfo => backend.make([rows, inner], 'float32', 'bf16', purpose);
   const branches = members.flatMap(({ branch }) => (branch ? [branch] : []));
   if (isOneLaunch(branches, dropping)) {
+    const widths = [inner, inner], [dGate, dUp] = mayJoin(backend, widths, rows) ? backend.makeColumns(rows, widths, purpose) : widths.map(make);
+    const dx = backend.rowsOf(dUp, rows, inner);
     inputGradients(backend, dx, withoutBranches(members));
     launchWithBranches(backend, gatedLinearGradProgram({ rank: branches[0].rank, members: branches.length, rows, width: inner, masked: isDropping(branches[0]) }), [
-      { i64: rows }, bitsPitch(inner), backend.pointer(dGate), { pointer: dx.address }, { pointer: dx.address }, backend.pointer(gate), backend.pointer(up), inner,
+      { i64: rows }, bitsPitch(inner), { pointer: backend.rowsOf(dGate, rows, inner).address }, { pointer: dx.address }, { pointer: dx.address },
+      backend.pointer(gate), backend.pointer(up), inner, strideOf(dx),
     ], branches);
-    return;
+    return [dGate, dUp];
   }
+  const [dGate, dUp] = [make(), make()], dx = backend.matrix(dUp, rows, inner);
   inputGradients(backend, dx, members);
   backend.launch(swiGluGradProgram('bf16', 'bf16', 'bf16', rows * inner), [
     backend.pointer(dGate), { pointer: dx.address }, { pointer: dx.address }, backend.pointer(gate), backend.pointer(up), { i64: rows * inner },
   ]);
+  return [dGate, dUp];
 }
 
 /** A stream [n, in], the norm [in] after which layers read it, and the gradient [n, in] that it has already. */

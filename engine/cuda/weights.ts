@@ -43,7 +43,7 @@ export interface WeightUse {
  */
 export function withMatrices(backend: CudaBackend, uses: readonly WeightUse[], rows: number, use: (matrices: MatrixOperand[], first: number) => void): void {
   const ready = uses[0].contents ? [] : atHand(backend, uses.map(({ weight }) => weight));
-  const meet = mayMeet(uses.map(({ weight }) => weight), rows);
+  const meet = mayMeet(uses.map(({ weight }) => (isAtHand(weight) ? weight.rows : weight.shape[0])), rows);
   const kind = (i: number): string | number => (ready[i] ? 'ready' : !meet ? i : uses[i].holder ? 'held' : 'scratch');
   for (let first = 0, end = 1; first < uses.length; first = end++) {
     while (end < uses.length && kind(end) === kind(first)) end++;
@@ -58,13 +58,12 @@ const HELD_WIDTHS = 2, JOINED_WIDTHS = 2.25;
 /** Whether a matrix' copy may stay for the gradient, as far as memory goes. */
 export const mayHold = ({ shape: [out] }: FrozenWeight, rows: number): boolean => out <= HELD_WIDTHS * rows;
 
-/** Whether copies made for the occasion may be there at the same time, so that one product takes them. */
-const mayMeet = (weights: readonly Matrix[], rows: number): boolean =>
-  weights.reduce((sum, weight) => sum + (isAtHand(weight) ? weight.rows : weight.shape[0]), 0) <= JOINED_WIDTHS * rows;
+/** Whether copies made for the occasion may be there at the same time, so that one product takes them. @param outs the matrices' rows */
+const mayMeet = (outs: readonly number[], rows: number): boolean => outs.reduce((a, b) => a + b, 0) <= JOINED_WIDTHS * rows;
 
-/** Whether one product may take these matrices, so that its results should lie together; else they are easier to find a place for apart. */
-export const mayJoin = (backend: CudaBackend, weights: readonly FrozenWeight[], rows: number): boolean =>
-  weights.length > 1 && (backend.keepDequantized !== 'never' || mayMeet(weights, rows));
+/** Whether one product may take such matrices, so that results or gradients should lie together; else they are easier to find a place for apart. */
+export const mayJoin = (backend: CudaBackend, outs: readonly number[], rows: number): boolean =>
+  outs.length > 1 && (backend.keepDequantized !== 'never' || mayMeet(outs, rows));
 
 /** The copy that `holder` was given when it was made: it stays as long as that tensor's data, for another product with the same matrix. */
 export function heldCopy(backend: CudaBackend, weight: FrozenWeight, holder: TensorInfo): MatrixOperand | undefined {
