@@ -14,7 +14,7 @@ import { stateLength, type AttentionShape } from '../engine/cuda/programs/attent
 import { fitsSectors, type WgmmaTiles } from '../engine/cuda/programs/attention-wgmma.cu.js';
 
 type Pass = keyof AttentionKernels;
-type Operand = Exclude<keyof AttentionGradientOperands, 'outStride'>;
+type Operand = Exclude<keyof AttentionGradientOperands, 'outStride' | 'dqStride' | 'dkvStride'>;
 interface Case extends AttentionShape {
   name: string;
   segments: Int32Array;
@@ -75,11 +75,12 @@ function visiblePairs({ segments, length, window = length }: Case): number {
   return pairs;
 }
 
-/** `out` has room at the ends of its rows where it has in a training. */
+/** `out` has room at the ends of its rows where it has in a training, and the gradients' rows lie as far apart as there. */
 function prepare({ batch, length, heads, kvHeads, headSize, segments, window = length }: Case): { operands: AttentionGradientOperands; sizes: Record<Operand, number>; free: () => void } {
   const columns = heads * headSize, outStride = columns % 8 === 0 ? roomyPitch(columns) : columns, angles = batch * length * (headSize / 2);
+  const dqStride = (heads + 2 * kvHeads) * headSize, dkvStride = dqStride;
   const wide = batch * length * heads * headSize, narrow = batch * length * kvHeads * headSize, state = 2 * batch * heads * stateLength(length);
-  const sizes = { q: wide, k: narrow, v: narrow, out: batch * length * outStride, logSum: state, bounds: 4 * batch * length, dOut: wide, dq: wide, dk: narrow, dv: narrow, delta: state, cos: 2 * angles, sin: 2 * angles };
+  const sizes = { q: wide, k: narrow, v: narrow, out: batch * length * outStride, logSum: state, bounds: 4 * batch * length, dOut: wide, dq: batch * length * dqStride, dk: batch * length * dkvStride, dv: batch * length * dkvStride, delta: state, cos: 2 * angles, sin: 2 * angles };
   const names = Object.keys(sizes) as (keyof typeof sizes)[];
   const blocks = names.map((name) => device.memory.allocate(Math.max(2, 2 * sizes[name]), name));
   blocks.forEach((block) => device.fill(block.address, 0xff, block.bytes));
@@ -89,7 +90,7 @@ function prepare({ batch, length, heads, kvHeads, headSize, segments, window = l
   for (const [name, of] of [['cos', Math.cos], ['sin', Math.sin]] as const) device.upload(blocks[names.indexOf(name)], turns.map(of));
   const ids = device.memory.allocate(4 * batch * length, 'segments');
   device.upload(ids, segments);
-  const operands = { ...(Object.fromEntries(names.map((name, i) => [name, blocks[i].address])) as Record<Operand, number>), outStride };
+  const operands = { ...(Object.fromEntries(names.map((name, i) => [name, blocks[i].address])) as Record<Operand, number>), outStride, dqStride, dkvStride };
   device.launch(attentionBoundsProgram({ batch }), [{ pointer: operands.bounds }, { pointer: ids.address }, length, batch, window]);
   device.synchronize();
   return { operands, sizes, free: () => [ids, ...blocks].forEach((block) => device.memory.free(block)) };

@@ -9,6 +9,7 @@ import { adaptedCases } from '../test/gpu/cases/adapted.js';
 import { blockCases } from '../test/gpu/cases/block.js';
 import { worstError } from '../test/gpu/cases/compare.js';
 import { genericCases } from '../test/gpu/cases/generic.js';
+import { joinedCases } from '../test/gpu/cases/joined.js';
 import { linearCases } from '../test/gpu/cases/linear.js';
 
 registerCudaBackend();
@@ -16,7 +17,7 @@ console.log((await selectBackend('cuda')).description);
 poisonAllocations();
 let failures = 0;
 const seed = Number(process.argv[2] ?? Date.now() % 2 ** 31), part = process.argv[3] ?? '';
-for (const one of [...genericCases, ...blockCases, ...linearCases, ...adaptedCases].filter(({ name }) => name.includes(part))) {
+for (const one of [...genericCases, ...blockCases, ...linearCases, ...joinedCases, ...adaptedCases].filter(({ name }) => name.includes(part))) {
   const limit = one.tolerance ?? 1e-2;
   try {
     const error = await worstError(one, seed);

@@ -30,6 +30,9 @@ export interface AttentionGradientOperands extends AttentionOperands {
   dq: number;
   dk: number;
   dv: number;
+  /** Values from one position to the next: of dq at least H·D, of dk and dv at least Hkv·D. */
+  dqStride: number;
+  dkvStride: number;
   /** float32 [B,H,stateLength]; written by the query gradient, read by the key gradient. */
   delta: number;
   /** float32 [B,T,D/2], of shapes that are `rotated`: dq and dk are turned back by these angles. */
@@ -71,14 +74,14 @@ export const chosenTiles = (shape: AttentionShape): AttentionTiles =>
 export const portableAttention = (device: CudaDevice): AttentionKernels => ({
   forward: (shape, { out, outStride, logSum, q, k, v, bounds }) =>
     device.launch(attentionProgram(shape), [...pointers(out, logSum, q, k, v, bounds), ...sizes(shape), outStride]),
-  queryGradient: (shape, { dq, dOut, out, outStride, q, k, v, logSum, delta, bounds, cos, sin }) => {
+  queryGradient: (shape, { dq, dqStride, dOut, out, outStride, q, k, v, logSum, delta, bounds, cos, sin }) => {
     device.launch(attentionDeltaProgram(shape), [
       ...pointers(delta, out, dOut), shape.length, stateLength(shape.length), shape.heads, { i64: shape.batch * shape.length * shape.heads }, outStride,
     ]);
-    device.launch(attentionQueryGradientProgram(shape), [...pointers(dq, dOut, q, k, v, logSum, delta, bounds, cos, sin), ...sizes(shape)]);
+    device.launch(attentionQueryGradientProgram(shape), [...pointers(dq, dOut, q, k, v, logSum, delta, bounds, cos, sin), ...sizes(shape), dqStride]);
   },
-  keyGradient: (shape, { dk, dv, dOut, q, k, v, logSum, delta, bounds, cos, sin }) =>
-    device.launch(attentionKeyGradientProgram(shape), [...pointers(dk, dv, dOut, q, k, v, logSum, delta, bounds, cos, sin), ...sizes(shape)]),
+  keyGradient: (shape, { dk, dv, dkvStride, dOut, q, k, v, logSum, delta, bounds, cos, sin }) =>
+    device.launch(attentionKeyGradientProgram(shape), [...pointers(dk, dv, dOut, q, k, v, logSum, delta, bounds, cos, sin), ...sizes(shape), dkvStride]),
 });
 
 /** Needs compute capability 9.0 and `fitsCopyEngine`. */
@@ -98,24 +101,24 @@ export const wgmmaAttention = (device: CudaDevice, tiles: AttentionTiles): Atten
         ...pointers(out, logSum, bounds), ...workSizes(shape, heads), outStride, scale(shape),
       ]);
     },
-    queryGradient: (shape, { dq, delta, dOut, out, outStride, q, k, v, logSum, bounds, cos, sin }) => {
+    queryGradient: (shape, { dq, dqStride, delta, dOut, out, outStride, q, k, v, logSum, bounds, cos, sin }) => {
       const { heads, kvHeads } = shape;
       const { streamed } = tiles.queryGradient;
       device.launch(attentionWgmmaQueryGradientProgram(shape, device.multiprocessors, tiles.queryGradient), [
         ...maps(shape, tiles.queryGradient, [
           { address: q, heads, rows: 64 }, { address: dOut, heads, rows: 64 }, { address: k, heads: kvHeads, rows: streamed }, { address: v, heads: kvHeads, rows: streamed },
         ]),
-        ...pointers(dq, delta, out, logSum, bounds, cos, sin), ...workSizes(shape, heads), outStride, scale(shape),
+        ...pointers(dq, delta, out, logSum, bounds, cos, sin), ...workSizes(shape, heads), outStride, dqStride, scale(shape),
       ]);
     },
-    keyGradient: (shape, { dk, dv, dOut, q, k, v, logSum, delta, bounds, cos, sin }) => {
+    keyGradient: (shape, { dk, dv, dkvStride, dOut, q, k, v, logSum, delta, bounds, cos, sin }) => {
       const { heads, kvHeads } = shape;
       const { streamed } = tiles.keyGradient;
       device.launch(attentionWgmmaKeyGradientProgram(shape, device.multiprocessors, tiles.keyGradient), [
         ...maps(shape, tiles.keyGradient, [
           { address: q, heads, rows: streamed }, { address: dOut, heads, rows: streamed }, { address: k, heads: kvHeads, rows: 64 }, { address: v, heads: kvHeads, rows: 64 },
         ]),
-        ...pointers(dk, dv, logSum, delta, bounds, cos, sin), ...workSizes(shape, kvHeads), scale(shape),
+        ...pointers(dk, dv, logSum, delta, bounds, cos, sin), ...workSizes(shape, kvHeads), dkvStride, scale(shape),
       ]);
     },
   };

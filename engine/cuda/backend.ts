@@ -19,19 +19,21 @@ interface Stored {
   /** Small uploads are kept, so that a scalar can be passed to a kernel by value. */
   host?: Float32Array | Int32Array | Uint8Array;
   refCount: number;
-  /** Rows that lie apart, with room for more columns at their ends: see `makeRoomy`. */
-  rows?: RoomyRows;
+  /** Rows that lie apart: see `makeRoomy` and `makeColumns`. */
+  rows?: RowsApart;
   /** The block belongs to a recording. */
   constant?: boolean;
   /** Memory derived from this data, freed with it: see `companion`. */
   companions?: Map<string, Block>;
 }
 
-interface RoomyRows {
+interface RowsApart {
   count: number;
   columns: number;
   /** Values from one row to the next. */
   pitch: number;
+  /** Of columns of a block that is shared: values before the first, and how many tensors still have columns of it. */
+  shared?: { from: number; block: { users: number } };
 }
 
 type TypedArray = Float32Array | Int32Array | Uint8Array;
@@ -122,7 +124,7 @@ export class CudaBackend extends KernelBackend {
     const stored = this.data.get(dataId);
     if (--stored.refCount > 0 && !force) return false;
     // A recorded graph reads its constants at every replay: they are freed with it.
-    if (stored.block && !stored.constant) this.device.memory.free(stored.block);
+    if (stored.block && !stored.constant) this.freeBlock(stored.block, stored.rows);
     for (const block of stored.companions?.values() ?? []) this.device.memory.free(block);
     this.data.delete(dataId);
     return true;
@@ -193,6 +195,40 @@ export class CudaBackend extends KernelBackend {
     return { dataId, shape: [count, columns], dtype: 'float32' };
   }
 
+  /** bf16 tensors one after the other in memory, not written yet: those of one size lie at one distance, so that one product may write them. */
+  makeTogether(shapes: readonly (readonly number[])[], purpose: string): TensorInfo[] {
+    const sizes = shapes.map((shape) => util.sizeFromShape(shape as number[]));
+    if (sizes.includes(0)) return shapes.map((shape) => this.make(shape, 'float32', 'bf16', purpose));
+    const blocks = this.device.memory.allocateTogether(sizes.map((size) => 2 * size), `${purpose} [${shapes.join('], [')}]`);
+    return shapes.map((shape, i) => {
+      const dataId = {};
+      this.data.set(dataId, { dtype: 'float32', format: 'bf16', size: sizes[i], refCount: 1, block: blocks[i] });
+      return { dataId, shape: [...shape], dtype: 'float32' };
+    });
+  }
+
+  /**
+   * bf16 matrices, not written yet, that lie beside each other as columns of one, for products that sum over the columns of all. Kernels
+   * that know of it take them by `rowsOf`; `address` moves a matrix' rows together first.
+   */
+  makeColumns(count: number, widths: readonly number[], purpose: string): TensorInfo[] {
+    const pitch = widths.reduce((a, b) => a + b, 0);
+    if (count === 0 || widths.includes(0)) return widths.map((columns) => this.make([count, columns], 'float32', 'bf16', purpose));
+    const block = this.device.memory.allocate(2 * count * pitch, `${purpose} [${count},${widths.join('+')}]`), users = { users: widths.length };
+    let from = 0;
+    return widths.map((columns) => {
+      const dataId = {}, rows = { count, columns, pitch, shared: { from, block: users } };
+      from += columns;
+      this.data.set(dataId, { dtype: 'float32', format: 'bf16', size: count * columns, refCount: 1, block, rows });
+      return { dataId, shape: [count, columns], dtype: 'float32' };
+    });
+  }
+
+  /** Frees the memory behind data, where nothing else has a part of it. */
+  private freeBlock(block: Block, rows?: RowsApart): void {
+    if (!rows?.shared || --rows.shared.block.users === 0) this.device.memory.free(block);
+  }
+
   /** A second handle on the same data under another shape. */
   view(info: TensorInfo, shape: readonly number[], dtype: DataType = info.dtype): TensorInfo {
     this.incRef(info.dataId);
@@ -218,26 +254,27 @@ export class CudaBackend extends KernelBackend {
     return stored.block?.address ?? 0;
   }
 
-  /** A matrix of this many columns, with room at the ends of its rows where it was made so. */
+  /** A matrix of this many columns, its rows apart where it was made so. */
   rowsOf(info: TensorInfo, rows: number, columns: number): MatrixOperand {
-    const { rows: roomy, block, format } = this.data.get(info.dataId);
-    return roomy?.columns === columns && roomy.count === rows ? { address: block!.address, format, rows, columns, stride: roomy.pitch } : this.matrix(info, rows, columns);
+    const { rows: apart, block, format } = this.data.get(info.dataId);
+    return apart?.columns === columns && apart.count === rows ? { address: firstOf(block!, apart), format, rows, columns, stride: apart.pitch } : this.matrix(info, rows, columns);
   }
 
   /** The memory that a tensor takes, room at the ends of its rows included, and how to make another that lies like it, not written yet. */
   layoutOf(info: TensorInfo): { address: number; bytes: number; another: (purpose: string) => TensorInfo } {
     const { rows, block, format } = this.data.get(info.dataId), { shape, dtype } = info;
-    if (rows) return { address: block!.address, bytes: 2 * rows.count * rows.pitch, another: (purpose) => ({ ...this.makeRoomy([rows.count, rows.columns], purpose), shape }) };
+    if (rows && !rows.shared) return { address: block!.address, bytes: 2 * rows.count * rows.pitch, another: (purpose) => ({ ...this.makeRoomy([rows.count, rows.columns], purpose), shape }) };
     return { address: this.address(info), bytes: util.sizeFromShape(shape) * formatBytes[format], another: (purpose) => this.make(shape, dtype, format, purpose) };
   }
 
-  private moveTogether(stored: Stored, { count, columns, pitch }: RoomyRows): void {
+  private moveTogether(stored: Stored, rows: RowsApart): void {
+    const { count, columns, pitch } = rows;
     const { memory } = this.device, from = stored.block!;
     const to = memory.beside(from, () => memory.allocate(2 * count * columns, `rows moved together [${count},${columns}]`));
     this.launch(stridedCopyProgram('bf16', 2, count * columns), [
-      { pointer: to.address }, { pointer: from.address }, { i64: count * columns }, { i64: 0 }, { i64: count }, { i64: columns }, { i64: pitch }, { i64: 1 },
+      { pointer: to.address }, { pointer: firstOf(from, rows) }, { i64: count * columns }, { i64: 0 }, { i64: count }, { i64: columns }, { i64: pitch }, { i64: 1 },
     ]);
-    memory.free(from);
+    this.freeBlock(from, rows);
     Object.assign(stored, { block: to, rows: undefined });
   }
 
@@ -261,19 +298,29 @@ export class CudaBackend extends KernelBackend {
    * once and freed when the data is.
    */
   companion(info: TensorInfo, name: string, bytes: number, make: (block: Block) => void): Block {
-    const stored = this.data.get(info.dataId);
-    const known = stored.companions?.get(name);
+    const known = this.data.get(info.dataId).companions?.get(name);
     if (known) return known;
-    const { memory, idle } = this.device;
-    if (idle && stored.block && !memory.isMeasured(stored.block)) {
-      memory.measureLasting(stored, name, bytes);
-      return { address: MEASURED_ADDRESS, bytes };
-    }
-    const allocate = (): Block => memory.allocate(bytes, name);
-    const block = stored.block ? memory.beside(stored.block, allocate) : allocate();
-    (stored.companions ??= new Map()).set(name, block);
-    make(block);
+    const [block] = this.newCompanions([info], name, [bytes]);
+    if (this.findCompanion(info, name)) make(block);
     return block;
+  }
+
+  /**
+   * The same of several tensors that have no companion of the name, for each one as many bytes as are given: one after the other in memory,
+   * beside the first tensor's data. They are still to be written.
+   */
+  newCompanions(infos: readonly TensorInfo[], name: string, bytes: readonly number[]): Block[] {
+    const { memory, idle } = this.device, all = infos.map((info) => this.data.get(info.dataId)), { block } = all[0];
+    if (idle && block && !memory.isMeasured(block)) {
+      return all.map((stored, i) => {
+        memory.measureLasting(stored, name, bytes[i]);
+        return { address: MEASURED_ADDRESS, bytes: bytes[i] };
+      });
+    }
+    const allocate = (): Block[] => memory.allocateTogether(bytes, name);
+    const blocks = block ? memory.beside(block, allocate) : allocate();
+    all.forEach((stored, i) => (stored.companions ??= new Map<string, Block>()).set(name, blocks[i]));
+    return blocks;
   }
 
   /** Hands a companion, where there is one, to another tensor's data. */
@@ -291,11 +338,16 @@ export class CudaBackend extends KernelBackend {
 
   /** Memory for the duration of `use`. */
   scratch<T>(bytes: number, purpose: string, use: (address: number) => T): T {
-    const block = this.device.memory.allocate(bytes, purpose);
+    return this.scratchTogether([bytes], purpose, ([address]) => use(address));
+  }
+
+  /** Several pieces, one after the other. */
+  scratchTogether<T>(bytes: readonly number[], purpose: string, use: (addresses: number[]) => T): T {
+    const blocks = this.device.memory.allocateTogether(bytes, purpose);
     try {
-      return use(block.address);
+      return use(blocks.map(({ address }) => address));
     } finally {
-      this.device.memory.free(block);
+      for (const block of blocks) this.device.memory.free(block);
     }
   }
 
@@ -402,6 +454,8 @@ export const cudaKernel = <I = Record<string, TensorInfo>, A = object>(kernelNam
   backendName: 'cuda',
   kernelFunc: ({ inputs, attrs, backend }) => run({ inputs: inputs as I, attrs: (attrs ?? {}) as A, backend: backend as CudaBackend }),
 });
+
+const firstOf = ({ address }: Block, { shared }: RowsApart): number => address + 2 * (shared?.from ?? 0);
 
 function formatOf(dtype: DataType): Format {
   if (dtype === 'float32') return 'f32';

@@ -156,8 +156,10 @@ export class CublasLt {
     const known = kept && candidates.find(({ algorithm }) => algorithm.equals(kept));
     if (known) return known;
     const { rows, columns, stride = columns, batchStride = rows * stride, format } = out;
-    const scratch = this.device.memory.allocate(((batch - 1) * batchStride + rows * stride) * formatBytes[format], 'measuring matrix products');
-    const once = () => this.run(plan, a.address, b.address, scratch.address, scratch.address, 1, beta);
+    // What does not read `out` may write it: the product itself comes after.
+    const scratch = beta === 0 ? undefined : this.device.memory.allocate(((batch - 1) * batchStride + rows * stride) * formatBytes[format], 'measuring matrix products');
+    const { address } = scratch ?? out;
+    const once = () => this.run(plan, a.address, b.address, address, address, 1, beta);
     const timed = (runs: number) => this.device.time(() => {
       for (let i = 0; i < runs; i++) once();
     }) / runs;
@@ -170,7 +172,7 @@ export class CublasLt {
       fastest = Math.min(fastest, time);
       return time;
     });
-    this.device.memory.free(scratch);
+    if (scratch) this.device.memory.free(scratch);
     const best = candidates[times.indexOf(Math.min(...times))];
     this.device.cache.put(parts, 'algorithm', best.algorithm);
     return best;

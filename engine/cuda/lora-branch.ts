@@ -2,7 +2,8 @@ import type { TensorInfo } from '@tensorflow/tfjs-core';
 import { DROPOUT_SPAN, dropoutInflation } from '../tensor/dropout-rate.js';
 import type { DropoutOptions } from '../tensor/lora.js';
 import { ROOM, type CudaBackend } from './backend.js';
-import type { MatrixOperand } from './cublas-lt.js';
+import type { MatrixOperand, Product } from './cublas-lt.js';
+import { multiplyEach, multiplySum } from './joined-products.js';
 import { ceilDiv, type CudaProgram, type KernelArgument } from './program.js';
 import { swiGluGradProgram, swiGluProgram } from './programs/block-ops.cu.js';
 import { dropoutAddProgram, dropoutArguments, dropoutProgram } from './programs/dropout.cu.js';
@@ -13,7 +14,7 @@ import {
 import { fitsNormedLinearGrad, normedLinearGradProgram } from './programs/normed-linear-grad.cu.js';
 import { PART_COLUMNS } from './programs/part-blocks.js';
 import { rmsNormGrad } from './rms-norm.js';
-import { hasRoom, keptRoomyWeights, passHeldCopy, withFilledWeight, withRoomyWeight, type Matrix, type RoomContents } from './weights.js';
+import { hasRoom, keptRoomyWeights, mayJoin, passHeldCopy, withMatrices, type Matrix, type RoomContents } from './weights.js';
 
 /*
  * The low-rank branches beside the frozen products of layers that share an input. Tall matrices are bf16 and accumulated in float32;
@@ -153,12 +154,14 @@ export function linears(backend: CudaBackend, x: MatrixOperand, products: readon
     });
   }
   const isWritten = (product: LinearProduct): boolean => spread.some((one) => one.product === product);
+  withMatrices(backend, products, x.rows, (matrices, from) =>
+    multiplyEach(backend, matrices.map((b, i): Product => {
+      const product = products[from + i];
+      return { a: x, b, transposeB: true, out: product.y, ...(isWritten(product) ? { beta: 1 } : addendOf(product.residual)) };
+    })));
   for (const product of products) {
-    const { y, weight, branch, residual, holder } = product;
-    const written = isWritten(product);
-    withRoomyWeight(backend, weight, (w) =>
-      backend.multiply({ a: x, b: w, transposeB: true, out: y, ...(written ? { beta: 1 } : addendOf(residual)) }), holder);
-    if (!branch || written) continue;
+    const { y, branch } = product;
+    if (!branch || isWritten(product)) continue;
     backend.with('bf16', [branch.hidden, branch.b], (low, b) =>
       backend.multiply({ a: backend.matrix(low, ...shapeOf(low)), b: backend.matrix(b, ...shapeOf(b)), transposeB: true, out: y, beta: 1 }));
   }
@@ -178,8 +181,11 @@ export function roomyLinears(backend: CudaBackend, x: MatrixOperand, products: r
   const contents = products.map(({ branch }): RoomContents => ({
     columns: room, b: branch?.b ?? branches[0].b, rank: branch?.rank ?? 0, from: branch ? columnsBefore(branches, branch) : 0,
   }));
-  const multiply = ({ y, residual }: LinearProduct, matrix: MatrixOperand): void =>
-    backend.multiply({ a: { ...x, columns }, b: { ...matrix, columns }, transposeB: true, out: y, ...addendOf(residual) });
+  const multiply = (matrices: readonly MatrixOperand[], from: number): void =>
+    multiplyEach(backend, matrices.map((matrix, i): Product => {
+      const { y, residual } = products[from + i];
+      return { a: { ...x, columns }, b: { ...matrix, columns }, transposeB: true, out: y, ...addendOf(residual) };
+    }));
   const kept = keptRoomyWeights(backend, products.map(({ weight }) => weight));
   if (kept) {
     backend.with('f32', contents.map(({ b }) => b), (...factors) =>
@@ -187,8 +193,8 @@ export function roomyLinears(backend: CudaBackend, x: MatrixOperand, products: r
         x.columns, strideOf(kept[0]), room,
         ...kept.flatMap(({ address, rows }, i): KernelArgument[] => [{ pointer: address }, rows, backend.pointer(factors[i]), contents[i].rank, contents[i].from]),
       ]));
-    products.forEach((product, i) => multiply(product, kept[i]));
-  } else products.forEach((product, i) => withFilledWeight(backend, product.weight, contents[i], (matrix) => multiply(product, matrix), product.holder));
+    multiply(kept, 0);
+  } else withMatrices(backend, products.map(({ weight, holder }, i) => ({ weight, contents: contents[i], holder })), x.rows, multiply);
   return products.filter(({ bias }) => bias);
 }
 
@@ -299,7 +305,7 @@ const launchWithBranches = (backend: CudaBackend, program: CudaProgram, own: rea
       ...own, ...branches.flatMap(({ dHidden }, i): KernelArgument[] => [backend.pointer(dHidden), backend.pointer(factors[i]), bitsOf(backend, dHidden)]),
     ]));
 
-/** dx [n, in] = Σ dy·W + dropout(dHidden·A): the branches' sum is written first, and each product adds to it. */
+/** dx [n, in] = Σ dy·W + dropout(dHidden·A): the branches' sum is written first, and the products add to it. */
 export function inputGradients(backend: CudaBackend, dx: MatrixOperand, members: readonly InputGradient[], first = 0): void {
   const { rows, columns: inner } = dx;
   const branches = members.flatMap(({ branch }) => (branch ? [branch] : []));
@@ -310,31 +316,37 @@ export function inputGradients(backend: CudaBackend, dx: MatrixOperand, members:
     launchWithBranches(backend, loraSpreadProgram(shape), [{ i64: rows }, bitsPitch(inner), { pointer: dx.address }, { pointer: written ? dx.address : 0 }, inner], group);
     written = true;
   }
-  for (const { dy, weight } of members) {
-    withRoomyWeight(backend, weight, (w) => backend.multiply({ a: dy, b: w, out: dx, beta: written ? 1 : 0 }));
+  withMatrices(backend, members, rows, (matrices, from) => {
+    multiplySum(backend, matrices.map((b, i) => ({ a: members[from + i].dy, b })), dx, written ? 1 : 0);
     written = true;
-  }
+  });
   for (const branch of branches) if (!fused.includes(branch)) addInputGradient(backend, dx, branch, first);
 }
 
 /**
- * The same for x = silu(gate)·up: what of dx goes to gate and to up. The products are written first, where dUp will be, and read by the
- * kernel that adds the branches; with branches that take several launches dx is whole before.
+ * The same for x = silu(gate)·up: [dGate, dUp], what of dx goes to gate and to up. The products are written first, where dUp will be, and
+ * read by the kernel that adds the branches, which gives the two side by side, as the layers take them that made gate and up; with
+ * branches that take several launches dx is whole before.
  */
-export function gatedInputGradients(backend: CudaBackend, { gate, up }: Halves, { gate: dGate, up: dUp }: Halves, members: readonly InputGradient[]): void {
-  const [rows, inner] = shapeOf(gate), dx = backend.matrix(dUp, rows, inner);
+export function gatedInputGradients(backend: CudaBackend, { gate, up }: Halves, members: readonly InputGradient[]): [TensorInfo, TensorInfo] {
+  const [rows, inner] = shapeOf(gate), purpose = 'the gradient of a linear layer', make = (): TensorInfo => backend.make([rows, inner], 'float32', 'bf16', purpose);
   const branches = members.flatMap(({ branch }) => (branch ? [branch] : []));
   if (isOneLaunch(branches, dropping)) {
+    const widths = [inner, inner], [dGate, dUp] = mayJoin(backend, widths, rows) ? backend.makeColumns(rows, widths, purpose) : widths.map(make);
+    const dx = backend.rowsOf(dUp, rows, inner);
     inputGradients(backend, dx, withoutBranches(members));
     launchWithBranches(backend, gatedLinearGradProgram({ rank: branches[0].rank, members: branches.length, rows, width: inner, masked: isDropping(branches[0]) }), [
-      { i64: rows }, bitsPitch(inner), backend.pointer(dGate), { pointer: dx.address }, { pointer: dx.address }, backend.pointer(gate), backend.pointer(up), inner,
+      { i64: rows }, bitsPitch(inner), { pointer: backend.rowsOf(dGate, rows, inner).address }, { pointer: dx.address }, { pointer: dx.address },
+      backend.pointer(gate), backend.pointer(up), inner, strideOf(dx),
     ], branches);
-    return;
+    return [dGate, dUp];
   }
+  const [dGate, dUp] = [make(), make()], dx = backend.matrix(dUp, rows, inner);
   inputGradients(backend, dx, members);
   backend.launch(swiGluGradProgram('bf16', 'bf16', 'bf16', rows * inner), [
     backend.pointer(dGate), { pointer: dx.address }, { pointer: dx.address }, backend.pointer(gate), backend.pointer(up), { i64: rows * inner },
   ]);
+  return [dGate, dUp];
 }
 
 /** A stream [n, in], the norm [in] after which layers read it, and the gradient [n, in] that it has already. */

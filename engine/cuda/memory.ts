@@ -102,15 +102,24 @@ export class CachingAllocator {
    * @throws CudaError `out_of_memory` (failure `outOfMemory`)
    */
   allocate(bytes: number, purpose: string): Block {
-    const size = Math.max(GRANULE, Math.ceil(bytes / GRANULE) * GRANULE);
-    const piece = this.takeFree(size) ?? this.takeNew(size) ?? this.refuse(size, purpose);
-    this.split(piece, size);
-    this.statistics.blocks++;
-    this.statistics.inUse += piece.bytes;
+    return this.allocateTogether([bytes], purpose)[0];
+  }
+
+  /** Blocks one after the other in one piece, so that those of one size lie at one distance from each other. Each is freed by itself. */
+  allocateTogether(bytes: readonly number[], purpose: string): Block[] {
+    const sizes = bytes.map((each) => Math.max(GRANULE, Math.ceil(each / GRANULE) * GRANULE)), size = sizes.reduce((a, b) => a + b);
+    const whole = this.takeFree(size) ?? this.takeNew(size) ?? this.refuse(size, purpose);
+    this.split(whole, size);
+    const pieces = [whole];
+    for (const each of sizes.slice(0, -1)) pieces.push(this.cut(pieces.at(-1)!, each));
+    this.statistics.blocks += pieces.length;
+    this.statistics.inUse += pieces.reduce((sum, piece) => sum + piece.bytes, 0);
     this.statistics.peakInUse = Math.max(this.statistics.peakInUse, this.statistics.inUse);
-    this.onAllocate?.(piece);
-    this.note(piece, purpose);
-    return piece;
+    for (const piece of pieces) {
+      this.onAllocate?.(piece);
+      this.note(piece, purpose);
+    }
+    return pieces;
   }
 
   free(block: Block): void {
@@ -327,12 +336,19 @@ export class CachingAllocator {
   private split(piece: Piece, size: number): void {
     const rest = piece.bytes - size;
     if (rest < GRANULE || (size >= SMALL && rest < SMALL)) return;
-    const right: Piece = { address: piece.address + size, bytes: rest, segment: piece.segment, free: true, previous: piece, next: piece.next };
+    const right = this.cut(piece, size);
+    right.free = true;
+    this.list(right);
+  }
+
+  /** Leaves a piece its first `size` bytes. @returns the rest */
+  private cut(piece: Piece, size: number): Piece {
+    const right: Piece = { address: piece.address + size, bytes: piece.bytes - size, segment: piece.segment, free: false, previous: piece, next: piece.next };
     if (piece.next) piece.next.previous = right;
     piece.next = right;
     piece.bytes = size;
     if (piece.segment.tail === piece) piece.segment.tail = right;
-    this.list(right);
+    return right;
   }
 
   private merge(left: Piece, right: Piece): void {

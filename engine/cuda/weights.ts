@@ -12,7 +12,7 @@ const FREE_SHARE = 0.5;
 /** Hands over a frozen matrix in bf16, its rows without gaps: its own values, a kept copy, or one that lasts as long as `use`. */
 export const withWeight = <T>(backend: CudaBackend, weight: FrozenWeight, use: (matrix: MatrixOperand) => T): T => withCopy(backend, weight, false, use);
 
-/** A frozen matrix, or one that `withRoomyWeight` has handed over. */
+/** A frozen matrix, or one that is at hand. */
 export type Matrix = FrozenWeight | MatrixOperand;
 const isAtHand = (matrix: Matrix): matrix is MatrixOperand => 'address' in matrix;
 
@@ -27,13 +27,43 @@ export interface RoomContents {
   from: number;
 }
 
-/** The same for a matrix whose copy may have room for `ROOM` more columns, as `makeRoomy` has; its stride then says so. @param holder see `heldCopy` */
-export const withRoomyWeight = <T>(backend: CudaBackend, weight: Matrix, use: (matrix: MatrixOperand) => T, holder?: TensorInfo): T =>
-  isAtHand(weight) ? use(weight) : withCopy(backend, weight, hasRoom(weight), use, { holder });
+/** A matrix that a product takes. */
+export interface WeightUse {
+  weight: Matrix;
+  /** For a quantised matrix that has room and is not kept: what its room is to hold, which is written with the values. */
+  contents?: RoomContents;
+  /** Whose data a copy made for this use stays with, for another product: see `heldCopy`. @default it lasts as long as the use */
+  holder?: TensorInfo;
+}
 
-/** The same for a quantised matrix that has room and is not kept; what the room is to hold is written with the values. */
-export const withFilledWeight = <T>(backend: CudaBackend, weight: Matrix, contents: RoomContents, use: (matrix: MatrixOperand) => T, holder?: TensorInfo): T =>
-  withNewCopy(backend, weight as Nf4Weight | Int8Weight, true, use, { contents, holder });
+/**
+ * Hands over the matrices of layers that share an input of some rows, those that can be at hand at the same time together, in their order:
+ * `use` is told the first one's number. Their copies may have room for `ROOM` more columns, as `makeRoomy` has; their stride then says so.
+ * Copies that are made together lie one after the other in memory, in one piece where their rows take multiples of 512 bytes.
+ */
+export function withMatrices(backend: CudaBackend, uses: readonly WeightUse[], rows: number, use: (matrices: MatrixOperand[], first: number) => void): void {
+  const ready = uses[0].contents ? [] : atHand(backend, uses.map(({ weight }) => weight));
+  const meet = mayMeet(uses.map(({ weight }) => (isAtHand(weight) ? weight.rows : weight.shape[0])), rows);
+  const kind = (i: number): string | number => (ready[i] ? 'ready' : !meet ? i : uses[i].holder ? 'held' : 'scratch');
+  for (let first = 0, end = 1; first < uses.length; first = end++) {
+    while (end < uses.length && kind(end) === kind(first)) end++;
+    if (ready[first]) use(ready.slice(first, end) as MatrixOperand[], first);
+    else withNewCopies(backend, uses.slice(first, end), (matrices) => use(matrices, first));
+  }
+}
+
+/** Copies take at most so many times the memory of the layers' input: of a short pass they would be the larger part. */
+const HELD_WIDTHS = 2, JOINED_WIDTHS = 2.25;
+
+/** Whether a matrix' copy may stay for the gradient, as far as memory goes. */
+export const mayHold = ({ shape: [out] }: FrozenWeight, rows: number): boolean => out <= HELD_WIDTHS * rows;
+
+/** Whether copies made for the occasion may be there at the same time, so that one product takes them. @param outs the matrices' rows */
+const mayMeet = (outs: readonly number[], rows: number): boolean => outs.reduce((a, b) => a + b, 0) <= JOINED_WIDTHS * rows;
+
+/** Whether one product may take such matrices, so that results or gradients should lie together; else they are easier to find a place for apart. */
+export const mayJoin = (backend: CudaBackend, outs: readonly number[], rows: number): boolean =>
+  outs.length > 1 && (backend.keepDequantized !== 'never' || mayMeet(outs, rows));
 
 /** The copy that `holder` was given when it was made: it stays as long as that tensor's data, for another product with the same matrix. */
 export function heldCopy(backend: CudaBackend, weight: FrozenWeight, holder: TensorInfo): MatrixOperand | undefined {
@@ -56,53 +86,72 @@ export function withLastingRoom<T>(backend: CudaBackend, weight: FrozenWeight, u
   });
 }
 
-/** Whether `withRoomyWeight` gives room. */
+/** Whether `withMatrices` gives room. */
 export const hasRoom = (weight: Matrix): boolean =>
   isAtHand(weight) ? (weight.stride ?? 0) > weight.columns : weight.kind !== 'dense' && !weight.resident && weight.shape[1] % DEQUANTIZED_TOGETHER === 0;
 
 /** Matrices with room, all at a time; undefined where not all of them are kept. */
 export function keptRoomyWeights(backend: CudaBackend, weights: readonly Matrix[]): MatrixOperand[] | undefined {
-  const matrices = weights.map((weight) => (isAtHand(weight) ? weight : hasRoom(weight) ? keptCopy(backend, weight as Nf4Weight | Int8Weight, true) : undefined));
-  return matrices.every((matrix) => matrix !== undefined) ? matrices : undefined;
+  const matrices = weights.every(hasRoom) ? atHand(backend, weights) : [];
+  return weights.every((_, i) => matrices[i]) ? (matrices as MatrixOperand[]) : undefined;
 }
 
-function withCopy<T>(backend: CudaBackend, weight: FrozenWeight, roomy: boolean, use: (matrix: MatrixOperand) => T, options: NewCopy = {}): T {
-  const [rows, columns] = weight.shape, stride = roomy ? roomyPitch(columns) : columns;
-  const operand = (address: number): MatrixOperand => ({ address, format: 'bf16', rows, columns, stride });
-  const plain = plainValues(weight);
-  if (plain) {
-    // Products take bf16 operands, so float32 values would only be rounded anew each time.
-    backend.convert(plain, 'bf16');
-    return use({ ...operand(backend.address(plain)), stride: columns });
-  }
-  const quantized = weight as Nf4Weight | Int8Weight;
-  const kept = keptCopy(backend, quantized, roomy);
-  return kept ? use(kept) : withNewCopy(backend, quantized, roomy, use, options);
+/** Of each matrix what needs no copy for the occasion: itself, its own values, or a copy that is kept. */
+function atHand(backend: CudaBackend, weights: readonly Matrix[]): (MatrixOperand | undefined)[] {
+  keepTogether(backend, weights.filter((weight): weight is Nf4Weight | Int8Weight => !isAtHand(weight) && !plainValues(weight)));
+  return weights.map((weight) => (isAtHand(weight) ? weight : (plainMatrix(backend, weight) ?? keptCopy(backend, weight as Nf4Weight | Int8Weight, hasRoom(weight)))));
 }
 
-interface NewCopy {
-  contents?: RoomContents;
-  /** The copy stays with this tensor's data. @default it lasts as long as its use */
-  holder?: TensorInfo;
+/** Makes the copies of matrices of which none has one yet, one after the other in memory, where they may be kept. */
+function keepTogether(backend: CudaBackend, weights: readonly (Nf4Weight | Int8Weight)[]): void {
+  const layouts = weights.map((weight) => copyLayout(weight, hasRoom(weight)));
+  if (weights.length < 2 || new Set(weights.map(({ codes }) => codes.dataId)).size < weights.length || layouts.some(({ name }) => name !== layouts[0].name)) return;
+  if (weights.some(({ codes }, i) => backend.findCompanion(codes, layouts[i].name)) || !maySpend(backend, layouts.reduce((sum, { bytes }) => sum + bytes, 0))) return;
+  const blocks = backend.newCompanions(weights.map(({ codes }) => codes), layouts[0].name, layouts.map(({ bytes }) => bytes));
+  weights.forEach((weight, i) => dequantizeInto(backend, weight, blocks[i].address, 'bf16', layouts[i].stride));
 }
 
-function withNewCopy<T>(backend: CudaBackend, weight: Nf4Weight | Int8Weight, roomy: boolean, use: (matrix: MatrixOperand) => T, { contents, holder }: NewCopy): T {
-  const [rows, columns] = weight.shape, stride = roomy ? roomyPitch(columns) : columns, bytes = 2 * rows * stride;
-  const write = (address: number): void => dequantizeInto(backend, weight, address, 'bf16', stride, contents);
-  const operand = (address: number): MatrixOperand => ({ address, format: 'bf16', rows, columns, stride });
-  if (holder) return use(operand(backend.companion(holder, HELD_COPY, bytes, ({ address }) => write(address)).address));
-  return backend.scratch(bytes, `a dequantised matrix [${rows},${columns}]`, (address) => {
-    write(address);
-    return use(operand(address));
-  });
-}
+const copyLayout = ({ shape: [rows, columns] }: FrozenWeight, roomy: boolean): { stride: number; bytes: number; name: string } => {
+  const stride = roomy ? roomyPitch(columns) : columns;
+  return { stride, bytes: 2 * rows * stride, name: roomy ? ROOMY_COPY : COPY };
+};
 
 /** Values that are there in full. */
 const plainValues = (weight: FrozenWeight) => (weight.kind === 'dense' ? weight.value : weight.resident);
 
+function plainMatrix(backend: CudaBackend, weight: FrozenWeight): MatrixOperand | undefined {
+  const plain = plainValues(weight), [rows, columns] = weight.shape;
+  if (!plain) return undefined;
+  // Products take bf16 operands, so float32 values would only be rounded anew each time.
+  backend.convert(plain, 'bf16');
+  return { address: backend.address(plain), format: 'bf16', rows, columns, stride: columns };
+}
+
+function withCopy<T>(backend: CudaBackend, weight: FrozenWeight, roomy: boolean, use: (matrix: MatrixOperand) => T): T {
+  const ready = plainMatrix(backend, weight) ?? keptCopy(backend, weight as Nf4Weight | Int8Weight, roomy);
+  if (ready) return use(ready);
+  const [rows, columns] = weight.shape, { stride, bytes } = copyLayout(weight, roomy);
+  return backend.scratch(bytes, `a dequantised matrix [${rows},${columns}]`, (address) => {
+    dequantizeInto(backend, weight as Nf4Weight | Int8Weight, address, 'bf16', stride);
+    return use({ address, format: 'bf16', rows, columns, stride });
+  });
+}
+
+/** Copies for the occasion, one after the other in memory. Either all have a holder or none. */
+function withNewCopies(backend: CudaBackend, uses: readonly WeightUse[], use: (matrices: MatrixOperand[]) => void): void {
+  const weights = uses.map(({ weight }) => weight as Nf4Weight | Int8Weight), layouts = weights.map((weight) => copyLayout(weight, hasRoom(weight))), bytes = layouts.map((layout) => layout.bytes);
+  const fill = (addresses: readonly number[]): void => {
+    weights.forEach((weight, i) => dequantizeInto(backend, weight, addresses[i], 'bf16', layouts[i].stride, uses[i].contents));
+    use(weights.map(({ shape: [rows, columns] }, i) => ({ address: addresses[i], format: 'bf16', rows, columns, stride: layouts[i].stride })));
+  };
+  const holders = uses.flatMap(({ holder }) => holder ?? []);
+  if (holders.length > 0) fill(backend.newCompanions(holders, HELD_COPY, bytes).map(({ address }) => address));
+  else backend.scratchTogether(bytes, `a dequantised matrix [${weights.map(({ shape }) => shape).join('], [')}]`, fill);
+}
+
 /** The copy that is kept, made where it may be; undefined where it may not. */
 function keptCopy(backend: CudaBackend, weight: Nf4Weight | Int8Weight, roomy: boolean): MatrixOperand | undefined {
-  const [rows, columns] = weight.shape, stride = roomy ? roomyPitch(columns) : columns, bytes = 2 * rows * stride, name = roomy ? ROOMY_COPY : COPY;
+  const [rows, columns] = weight.shape, { stride, bytes, name } = copyLayout(weight, roomy);
   if (!backend.findCompanion(weight.codes, name) && !maySpend(backend, bytes)) return undefined;
   const { address } = backend.companion(weight.codes, name, bytes, ({ address }) => dequantizeInto(backend, weight, address, 'bf16', stride));
   return { address, format: 'bf16', rows, columns, stride };

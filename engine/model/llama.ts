@@ -55,7 +55,7 @@ export const batchContext = (llama: BranchedModel, { shape, positions, segments 
 export const blockContext = ({ model, adapter, draw }: BranchedModel, { shape, segments, rope }: Pick<DeviceBatch, 'shape' | 'segments' | 'rope'>, memory: AttentionMemory = {}): BlockContext => ({
   shape,
   rope,
-  attend: (layer, q, k, v, rope) => causalAttention(q, k, v, segments, { window: windowOf(model.config, layer), rope, ...memory }),
+  attend: (layer, q, k, v, rope) => causalAttention(q, k, v, segments, { window: windowOf(model.config, layer), rope, fromLinears: !model.blocks[layer].qkNorm, ...memory }),
   lora: (path) => adapter?.branch(path, draw),
 });
 

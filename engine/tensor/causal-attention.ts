@@ -25,6 +25,8 @@ export interface CausalAttentionAttrs {
   keptProbabilities: number;
   /** A query sees the last `window` positions of its segment alone, its own included. @default all of them */
   window?: number;
+  /** q, k and v come as layers of one input gave them: a backend may lay their gradients out for those layers' products. @default false */
+  fromLinears?: boolean;
 }
 export interface CausalAttentionOptions extends Partial<CausalAttentionAttrs> {
   /** Angles that q and k are rotated by first, as `rotaryEmbedding` has them: [B, T, D/2]; no gradient flows to them. @default none: q and k come as they are to be used */
@@ -64,6 +66,7 @@ export interface AttentionMemory {
  * @param options.rope q and k are rotated within the op, and their gradients back
  * @param options.window a query sees the keys at most `window` - 1 positions before its own, as in transformers' sliding-window
  *   attention @default all of its segment's past
+ * @param options.fromLinears q, k and v come as layers of one input gave them, nothing between @default false
  * @param options.onResult, options.known see `AttentionMemory`
  * @returns [B, T, H, D]
  */
@@ -72,7 +75,7 @@ export function causalAttention(
   k: Tensor4D,
   v: Tensor4D,
   segments: Tensor2D,
-  { keptProbabilities = 2 ** 24, window, rope, onResult, known }: CausalAttentionOptions & AttentionMemory = {},
+  { keptProbabilities = 2 ** 24, window, fromLinears, rope, onResult, known }: CausalAttentionOptions & AttentionMemory = {},
 ): Tensor4D {
   if (q.rank !== 4) throw shapeError(`causalAttention: q: expected [B,T,H,D], got ${shapeText(q)}`);
   const [batch, length, heads, size] = q.shape;
@@ -84,7 +87,7 @@ export function causalAttention(
   if (rope && size % 2) throw shapeError(`causalAttention: q: expected an even D to rotate, got ${shapeText(q)}`);
   for (const name of ['cos', 'sin'] as const) if (rope) expectShape('causalAttention', name, rope[name], [batch, length, size / 2]);
   // A window that covers every position hides nothing.
-  const attrs: CausalAttentionAttrs = { keptProbabilities, window: window !== undefined && window < length ? window : undefined };
+  const attrs: CausalAttentionAttrs = { keptProbabilities, window: window !== undefined && window < length ? window : undefined, fromLinears };
   return differentiable<Tensor4D>(
     { q, k, v },
     (save) => {

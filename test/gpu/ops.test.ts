@@ -3,6 +3,7 @@ import { adaptedCases } from './cases/adapted.js';
 import { blockCases } from './cases/block.js';
 import { worstError, type GpuCase } from './cases/compare.js';
 import { genericCases } from './cases/generic.js';
+import { joinedCases } from './cases/joined.js';
 import { linearCases } from './cases/linear.js';
 import { poisonAllocations } from './cases/poison.js';
 import { describeGpu } from './device.js';
@@ -11,6 +12,7 @@ const groups: [string, GpuCase[]][] = [
   ["tfjs's ops on cuda", genericCases],
   ['the ops of a block on cuda', blockCases],
   ['linear layers and the loss on cuda', linearCases],
+  ['layers of one input on cuda', joinedCases],
   ['what an adapter trains beside low-rank branches on cuda', adaptedCases],
 ];
 

@@ -57,6 +57,21 @@ describe('CUDA caching allocator', () => {
     expect(memory.memory().inUse).toBe(sorted.reduce((sum, { bytes }) => sum + bytes, 0));
   });
 
+  it('gives blocks one after the other, of which each is freed by itself', () => {
+    const memory = new CachingAllocator(source);
+    for (const bytes of [1000, 3 * MiB]) {
+      const blocks = memory.allocateTogether([bytes, bytes, 100], 'x');
+      expect(blocks.slice(1).map(({ address }, i) => address - blocks[i].address)).toEqual([0, 1].map(() => Math.ceil(bytes / 512) * 512));
+      expect(memory.memory()).toMatchObject({ blocks: 3, inUse: blocks.reduce((sum, block) => sum + block.bytes, 0) });
+      const { address } = blocks[1];
+      memory.free(blocks[1]);
+      const again = memory.allocate(bytes, 'y');
+      expect(again.address).toBe(address);
+      for (const block of [blocks[0], again, blocks[2]]) memory.free(block);
+      expect(memory.memory().inUse).toBe(0);
+    }
+  });
+
   it('merges neighbours, so that all of a segment can be used again', () => {
     const memory = new CachingAllocator(source);
     const parts = Array.from({ length: 8 }, () => memory.allocate(8 * MiB, 'part'));

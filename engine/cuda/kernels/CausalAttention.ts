@@ -9,6 +9,7 @@ import { CudaError } from '../cuda-error.js';
 import { attentionBoundsProgram } from '../programs/attention-bounds.cu.js';
 import { MAX_HEAD_SIZE, stateLength, type AttentionShape } from '../programs/attention-shape.js';
 import { rotated } from '../rotary.js';
+import { mayJoin } from '../weights.js';
 
 /** Out in bf16, with room at the ends of its rows, as a linear layer comes next; state: the base-2 log-sum-exp of each row's scaled scores, [B,H,stateLength]. */
 export const causalAttentionKernel = cudaKernel<CausalAttentionInputs, CausalAttentionAttrs>(CausalAttention, ({ inputs: { q, k, v, segments, cos, sin }, attrs: { window }, backend }) => {
@@ -19,21 +20,24 @@ export const causalAttentionKernel = cudaKernel<CausalAttentionInputs, CausalAtt
   return backend.with('bf16', [q, k, v], (queries, keys, values) => {
     const turned = cos && sin ? rotated(backend, [queries, keys], { cos, sin }) : [];
     const [q, k, v] = [turned[0] ?? queries, turned[1] ?? keys, values].map((operand) => backend.address(operand));
-    attentionKernels(backend.device, shape).forward(shape, { q, k, v, ...placeOf(outputRows(backend, out)), logSum: backend.address(state), bounds });
+    attentionKernels(backend.device, shape).forward(shape, { q, k, v, ...placeOf(positionRows(backend, out)), logSum: backend.address(state), bounds });
     return [out, state, ...turned];
   });
 });
 
-export const causalAttentionGradKernel = cudaKernel<CausalAttentionGradInputs, CausalAttentionAttrs>(CausalAttentionGrad, ({ inputs: { dy, out, q, k, v, segments, state, cos, sin }, attrs: { window }, backend }) => {
+export const causalAttentionGradKernel = cudaKernel<CausalAttentionGradInputs, CausalAttentionAttrs>(CausalAttentionGrad, ({ inputs: { dy, out, q, k, v, segments, state, cos, sin }, attrs: { window, fromLinears = false }, backend }) => {
   const shape = { ...shapeOf(q.shape, k.shape), rotated: cos !== undefined };
-  const gradients = [q, k, v].map((info) => backend.make(info.shape, 'float32', 'bf16', "attention's gradient"));
+  const gradients = gradientsOf(backend, [q, k, v].map((info) => info.shape), fromLinears);
   const bounds = boundsOf(backend, segments, shape, window);
   backend.with('bf16', [dy, q, k, v, out], (...infos) =>
     backend.scratch(4 * shape.batch * shape.heads * stateLength(shape.length), "attention's row products", (delta) => {
       const [dOut, q, k, v] = infos.slice(0, 4).map((info) => backend.address(info));
-      const [dq, dk, dv] = gradients.map((info) => backend.address(info));
+      const [dq, dk, dv] = gradients.map((info) => positionRows(backend, info));
       const [cosines, sines] = [cos, sin].map((info) => (info ? backend.address(info) : 0));
-      const operands = { dOut, ...placeOf(outputRows(backend, infos[4])), q, k, v, logSum: backend.address(state), bounds, dq, dk, dv, delta, cos: cosines, sin: sines };
+      const operands = {
+        dOut, ...placeOf(positionRows(backend, infos[4])), q, k, v, logSum: backend.address(state), bounds,
+        dq: dq.address, dk: dk.address, dv: dv.address, dqStride: strideOf(dq), dkvStride: strideOf(dk), delta, cos: cosines, sin: sines,
+      };
       const kernels = attentionKernels(backend.device, shape);
       kernels.queryGradient(shape, operands);
       kernels.keyGradient(shape, operands);
@@ -47,13 +51,22 @@ function outputOf(backend: CudaBackend, shape: number[]): TensorInfo {
   return columns % 8 === 0 ? { ...backend.makeRoomy([batch * length, columns], "attention's output"), shape } : backend.make(shape, 'float32', 'bf16', "attention's output");
 }
 
+/** The gradients [B,T,H,D]: side by side where layers may take them in one product. */
+function gradientsOf(backend: CudaBackend, shapes: readonly number[][], forLinears: boolean): TensorInfo[] {
+  const [[batch, length]] = shapes, widths = shapes.map(([, , heads, headSize]) => heads * headSize), purpose = "attention's gradient";
+  // Kernels of the layers' branches read eight values at a time.
+  if (!forLinears || widths.some((width) => width % 8 !== 0) || !mayJoin(backend, widths, batch * length)) return shapes.map((shape) => backend.make(shape, 'float32', 'bf16', purpose));
+  return backend.makeColumns(batch * length, widths, purpose).map((info, i) => ({ ...info, shape: shapes[i] }));
+}
+
 /** [B,T,H,D] as a matrix of positions. */
-const outputRows = (backend: CudaBackend, out: TensorInfo): MatrixOperand => {
-  const [batch, length, heads, headSize] = out.shape;
-  return backend.rowsOf(out, batch * length, heads * headSize);
+const positionRows = (backend: CudaBackend, info: TensorInfo): MatrixOperand => {
+  const [batch, length, heads, headSize] = info.shape;
+  return backend.rowsOf(info, batch * length, heads * headSize);
 };
 
-const placeOf = ({ address, columns, stride = columns }: MatrixOperand): { out: number; outStride: number } => ({ out: address, outStride: stride });
+const strideOf = ({ columns, stride = columns }: MatrixOperand): number => stride;
+const placeOf = (rows: MatrixOperand): { out: number; outStride: number } => ({ out: rows.address, outStride: strideOf(rows) });
 
 /** What each position sees: the same for all layers of a step with one window, so kept with the segments. */
 function boundsOf(backend: CudaBackend, segments: CausalAttentionInputs['segments'], { batch, length }: AttentionShape, window = length): number {

@@ -8,7 +8,7 @@ import { branchesDown, branchGradients, fitsRoom, gatedInputGradients, inputGrad
 import type { Format } from '../program.js';
 import { binaryProgram } from '../programs/elementwise.cu.js';
 import { rmsNorm } from '../rms-norm.js';
-import { heldCopy } from '../weights.js';
+import { heldCopy, mayHold, mayJoin } from '../weights.js';
 
 /** Runs with those of the named inputs that are there in the wanted format, by name. */
 function withNamed<T>(backend: CudaBackend, format: Format, inputs: Record<string, TensorInfo | undefined>, names: readonly string[], use: (converted: Record<string, TensorInfo>) => T): T {
@@ -22,17 +22,15 @@ const branchOf = ({ weight: { shape: [out, inner] }, scale, dropout }: LinearMem
 const inputOf = (backend: CudaBackend, x: TensorInfo, rows: number, inner: number, branches: readonly Branch[]): MatrixOperand =>
   takesRoomy(branches) ? backend.rowsOf(x, rows, inner) : backend.matrix(x, rows, inner);
 
-/** A matrix' copy stays for the gradient where it takes at most so many times x's memory: of a short pass it would be the larger part. */
-const HELD_WIDTHS = 2;
-
 /** Every y and hidden in bf16, accumulated in float32. */
 export const quantizedLinearKernel = cudaKernel<LinearInputs, QuantizedLinearAttrs>(QuantizedLinear, ({ inputs, attrs: { members, eps }, backend }) => {
   const [rows, inner] = (inputs.x ?? inputs.gate)!.shape;
   const normed = inputs.norm && rmsNorm(backend, { x: inputs.x!, weight: inputs.norm }, { eps: eps!, forLinears: true });
   const isRead = members.some(({ unread }) => !unread);
-  const ys = members.map(({ weight: { shape: [out] } }, i) => {
+  const outs = members.map(({ weight }) => weight.shape[0]), shapes = outs.map((out) => [rows, out]), joined = isRead && mayJoin(backend, outs, rows);
+  const ys = joined ? backend.makeTogether(shapes, 'a linear layer') : shapes.map((shape, i) => {
     const residual = inputs[`residual${i}`];
-    return residual && !isRead ? backend.view(residual, [rows, out]) : backend.make([rows, out], 'float32', 'bf16', 'a linear layer'); // what nobody reads takes no memory of its own
+    return residual && !isRead ? backend.view(residual, shape) : backend.make(shape, 'float32', 'bf16', 'a linear layer'); // what nobody reads takes no memory of its own
   });
   return withNamed(backend, 'bf16', { ...inputs, x: normed ?? inputs.x }, ['x', 'gate', 'up', ...members.map((_, i) => `residual${i}`)], ({ x: given, gate, up, ...residuals }) => {
     const branches = members.map((member, i) => {
@@ -52,7 +50,7 @@ export const quantizedLinearKernel = cudaKernel<LinearInputs, QuantizedLinearAtt
         return {
           y: backend.matrix(ys[i], rows, weight.shape[0]), weight, bias: biases[`bias${i}`] as TensorInfo | undefined,
           branch: branch && hidden && { ...branch, hidden }, residual: residual && backend.address(residual),
-          holder: gradientNext && weight.shape[0] <= HELD_WIDTHS * rows ? hidden : undefined,
+          holder: gradientNext && mayHold(weight, rows) ? hidden : undefined,
         };
       });
       for (const { y, bias } of (place ? roomyLinears : linears)(backend, input, products)) addBias(backend, y.address, bias!, rows, y.columns);
@@ -77,7 +75,7 @@ export const loraGradKernel = cudaKernel<LoraGradInputs, QuantizedLinearAttrs>(L
       if (!dy || !hidden || !b) return [];
       const dA = backend.make([b.shape[1], inner], 'float32', 'f32', 'the gradient of A');
       const dB = backend.make(b.shape, 'float32', 'f32', 'the gradient of B');
-      return [{ ...branchOf(member, b.shape[1]), b, hidden, dy: backend.matrix(dy, rows, b.shape[0]), dA, dB }];
+      return [{ ...branchOf(member, b.shape[1]), b, hidden, dy: backend.rowsOf(dy, rows, b.shape[0]), dA, dB }];
     });
     const dHiddens = branchGradients(backend, inputOf(backend, x, rows, inner, branches), branches);
     return branches.flatMap(({ dA, dB }, i) => [dA, dB, dHiddens[i]]);
@@ -89,17 +87,12 @@ export const quantizedLinearGradInputKernel = cudaKernel<LinearGradInputs, Quant
   return withNamed(backend, 'bf16', inputs, ['gate', 'up', ...members.map((_, i) => `dy${i}`)], ({ gate, up, ...dys }) => {
     const shares = members.map((member, i) => {
       const dHidden = inputs[`dHidden${i}`], a = inputs[`a${i}`], { weight } = member;
-      return { dy: backend.matrix(dys[`dy${i}`], rows, weight.shape[0]), weight: (dHidden && heldCopy(backend, weight, dHidden)) ?? weight, branch: dHidden && a && { ...branchOf(member, a.shape[0]), dHidden, a } };
+      return { dy: backend.rowsOf(dys[`dy${i}`], rows, weight.shape[0]), weight: (dHidden && heldCopy(backend, weight, dHidden)) ?? weight, branch: dHidden && a && { ...branchOf(member, a.shape[0]), dHidden, a } };
     });
     const { x, norm, skip } = inputs;
     if (x && norm && skip) return normedInputGradient(backend, { x, norm, skip, eps: eps! }, shares);
-    const make = (): TensorInfo => backend.make([rows, inner], 'float32', 'bf16', 'the gradient of a linear layer');
-    if (gate && up) {
-      const gradients = { gate: make(), up: make() };
-      gatedInputGradients(backend, { gate, up }, gradients, shares);
-      return [gradients.gate, gradients.up];
-    }
-    const dx = make();
+    if (gate && up) return gatedInputGradients(backend, { gate, up }, shares);
+    const dx = backend.make([rows, inner], 'float32', 'bf16', 'the gradient of a linear layer');
     inputGradients(backend, backend.matrix(dx, rows, inner), shares);
     return dx;
   });

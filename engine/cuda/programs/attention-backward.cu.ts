@@ -44,7 +44,7 @@ export const attentionDeltaProgram = ({ batch, length, heads, headSize }: Attent
 }`,
 });
 
-/** dq [B,T,H,D]. Args: dq, dOut, q, k, v, logSum, delta, bounds, cos, sin (of shapes that are rotated), length, stateLength, heads, kvHeads, batches, scale. */
+/** dq [B,T,H,D]. Args: dq, dOut, q, k, v, logSum, delta, bounds, cos, sin (of shapes that are rotated), length, stateLength, heads, kvHeads, batches, scale, dq's stride (from position to position). */
 export const attentionQueryGradientProgram = ({ batch, length, heads, headSize, rotated }: AttentionShape): CudaProgram => {
   const bytes = (stages: number) => (2 * OWN_ROWS + 2 * stages * KEYS) * tileStride(headSize) * 2;
   const stages = bytes(2) <= SHARED_LIMIT ? 2 : 1;
@@ -58,13 +58,13 @@ export const attentionQueryGradientProgram = ({ batch, length, heads, headSize, 
 constexpr int BM = ${OWN_ROWS}, BN = ${KEYS}, STAGES = ${stages};
 extern "C" __global__ void __launch_bounds__(THREADS) attention_dq(bf16* dq, const bf16* dOut, const bf16* q, const bf16* k, const bf16* v,
     const float* logSum, const float* delta, const int* bounds, const float* cosines, const float* sines, int length, int stateLength, int heads, int kvHeads, int batches,
-    float scale) {
+    float scale, int outStride) {
   extern __shared__ __align__(16) unsigned char shared[];
   bf16* sQ = (bf16*)shared; bf16* sO = sQ + BM * DS; bf16* sK = sO + BM * DS; bf16* sV = sK + STAGES * BN * DS;
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
   int tile = gridDim.x - 1 - blockIdx.x, head = blockIdx.y, batch = blockIdx.z, first = tile * BM;
   i64 qStride = (i64)heads * D, kvStride = (i64)kvHeads * D;
-  i64 headAt = ((i64)batch * length * heads + head) * D;
+  i64 headAt = ((i64)batch * length * heads + head) * D, outAt = (i64)batch * length * outStride + head * D;
 ${keyRange}  float rowLog[2], rowDelta[2];
   #pragma unroll
   for (int h = 0; h < 2; h++) {
@@ -109,12 +109,12 @@ ${fetchKeys}  if (tileBegin < tileEnd) fetchKeys(tileBegin, 0); else commitCopie
   loadAngles(angles, cosines + angle, sines + angle, length - warpRow);
   bf16* rows = sQ + warp * 16 * DS;
   placeRows(rows, d, scale);
-  storeTurnedBack(dq + headAt + warpRow * qStride, heads * D, length - warpRow, angles, [&](int row, int column) { return rows + row * DS + column; });`
+  storeTurnedBack(dq + outAt + (i64)warpRow * outStride, outStride, length - warpRow, angles, [&](int row, int column) { return rows + row * DS + column; });`
     : `#pragma unroll
   for (int h = 0; h < 2; h++) {
     int row = warpRow + g + 8 * h;
     if (row >= length) continue;
-    bf16* to = dq + headAt + row * qStride;
+    bf16* to = dq + outAt + (i64)row * outStride;
     #pragma unroll
     for (int j = 0; j < DP / 8; j++) {
       int column = j * 8 + 2 * t;
@@ -127,7 +127,8 @@ ${fetchKeys}  if (tileBegin < tileEnd) fetchKeys(tileBegin, 0); else commitCopie
 
 /**
  * dk and dv [B,T,Hkv,D]; a block owns a tile of keys of one key head and sums over the queries of all its query heads.
- * Args: dk, dv, dOut, q, k, v, logSum, delta, bounds, cos, sin (of shapes that are rotated), length, stateLength, heads, kvHeads, batches, scale.
+ * Args: dk, dv, dOut, q, k, v, logSum, delta, bounds, cos, sin (of shapes that are rotated), length, stateLength, heads, kvHeads, batches, scale,
+ * dk's and dv's stride (from position to position).
  */
 export const attentionKeyGradientProgram = ({ batch, length, kvHeads, headSize, rotated }: AttentionShape): CudaProgram => ({
   key: `attention_dkv_${headSize}${rotationKey(rotated)}`,
@@ -139,14 +140,14 @@ export const attentionKeyGradientProgram = ({ batch, length, kvHeads, headSize, 
 constexpr int BN = ${OWN_ROWS}, BQ = ${QUERIES};
 extern "C" __global__ void __launch_bounds__(THREADS) attention_dkv(bf16* dk, bf16* dv, const bf16* dOut, const bf16* q, const bf16* k, const bf16* v,
     const float* logSum, const float* delta, const int* bounds, const float* cosines, const float* sines, int length, int stateLength, int heads, int kvHeads, int batches,
-    float scale) {
+    float scale, int outStride) {
   extern __shared__ __align__(16) unsigned char shared[];
   bf16* sK = (bf16*)shared; bf16* sV = sK + BN * DS; bf16* sQ = sV + BN * DS; bf16* sO = sQ + 2 * BQ * DS;
   float* sLog = (float*)(sO + 2 * BQ * DS); float* sDelta = sLog + 2 * BQ;
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
   int first = blockIdx.x * BN, kvHead = blockIdx.y, batch = blockIdx.z, group = heads / kvHeads;
   i64 qStride = (i64)heads * D, kvStride = (i64)kvHeads * D;
-  i64 kvAt = ((i64)batch * length * kvHeads + kvHead) * D;
+  i64 kvAt = ((i64)batch * length * kvHeads + kvHead) * D, outAt = (i64)batch * length * outStride + kvHead * D;
   const int* ends = bounds + ((i64)batches + batch) * length;
   int highest = -1;
   for (int i = lane; i < BN; i += 32) if (first + i < length) highest = max(highest, ends[first + i]);
@@ -208,7 +209,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_dkv(bf16* dk, bf
   for (int h = 0; h < 2; h++) {
     int key = warpKey + g + 8 * h;
     if (key >= length) continue;
-    i64 at = kvAt + key * kvStride;
+    i64 at = outAt + (i64)key * outStride;
     #pragma unroll
     for (int j = 0; j < DP / 8; j++) {
       int column = j * 8 + 2 * t;
@@ -223,7 +224,7 @@ ${rotated
   loadAngles(angles, cosines + angle, sines + angle, length - warpKey);
   bf16* rows = sK + warp * 16 * DS;
   placeRows(rows, dK, scale);
-  storeTurnedBack(dk + kvAt + warpKey * kvStride, kvHeads * D, length - warpKey, angles, [&](int row, int column) { return rows + row * DS + column; });
+  storeTurnedBack(dk + outAt + (i64)warpKey * outStride, outStride, length - warpKey, angles, [&](int row, int column) { return rows + row * DS + column; });
 `
     : ''}}`,
 });

@@ -18,7 +18,7 @@ export const keyGradientTiles = (headSize: number): WgmmaTiles =>
 /**
  * dk and dv [B,T,Hkv,D].
  * Args: maps of q (whole, last), dOut, k, v; dk, dv, logSum, delta, bounds, cos, sin (of shapes that are rotated), length, stateLength, heads,
- * kvHeads, batches, section, scale.
+ * kvHeads, batches, section, dk's and dv's stride (from position to position), scale.
  */
 export const attentionWgmmaKeyGradientProgram = (
   { batch, length, kvHeads, headSize, rotated }: AttentionShape, multiprocessors: number, tiles = keyGradientTiles(headSize),
@@ -41,7 +41,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma_dkv(
     const __grid_constant__ TensorMap qWhole, const __grid_constant__ TensorMap qLast, const __grid_constant__ TensorMap oWhole,
     const __grid_constant__ TensorMap oLast, const __grid_constant__ TensorMap kWhole, const __grid_constant__ TensorMap kLast,
     const __grid_constant__ TensorMap vWhole, const __grid_constant__ TensorMap vLast, bf16* dk, bf16* dv,
-    const float* logSum, const float* delta, const int* bounds, const float* cosines, const float* sines, int length, int stateLength, int heads, int kvHeads, int batches, int section, float scale) {
+    const float* logSum, const float* delta, const int* bounds, const float* cosines, const float* sines, int length, int stateLength, int heads, int kvHeads, int batches, int section, int outStride, float scale) {
   extern __shared__ unsigned char raw[];
   __shared__ __align__(8) u64 barriers[4 + 2 * OWN + 4 * STAGES];
   __shared__ Slot slots[2];
@@ -109,7 +109,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma_dkv(
       Work work = findWork(range.piece, count, kvHeads, batches, section);
       int first = work.tile * ROWS, groupRow = first + (group - 1) * 64, warpRow = groupRow + warp * 16;
       const int* ends = bounds + ((i64)batches + work.batch) * length;
-      i64 at = (((i64)work.batch * length + groupRow) * kvHeads + work.head) * D, rowStride = (i64)kvHeads * D;
+      i64 at = ((i64)work.batch * length + groupRow) * outStride + work.head * D, rowStride = outStride;
       if (range.steps == 0) {
         clearRows(dk + at, rowStride, length - groupRow, warp);
         clearRows(dv + at, rowStride, length - groupRow, warp);
@@ -210,7 +210,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma_dkv(
       loadAngles(angles, cosines + angle, sines + angle, length - warpRow);
       placeRows(kTile, dK, scales, warp);
       storeRows(dv + at, rowStride, length - groupRow, vTile, dV, ones, shift, warp);
-      storeTurnedBack(dk + at + warp * 16 * rowStride, kvHeads * D, length - warpRow, angles, [&](int row, int column) { return inTile(kTile, warp * 16 + row, column + shift); });`
+      storeTurnedBack(dk + at + warp * 16 * rowStride, outStride, length - warpRow, angles, [&](int row, int column) { return inTile(kTile, warp * 16 + row, column + shift); });`
         : `storeRows(dk + at, rowStride, length - groupRow, kTile, dK, scales, shift, warp);
       storeRows(dv + at, rowStride, length - groupRow, vTile, dV, ones, shift, warp);`}
       fenceAsync();

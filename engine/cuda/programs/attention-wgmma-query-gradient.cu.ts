@@ -17,7 +17,7 @@ export const queryGradientTiles = (headSize: number): WgmmaTiles => ({ groups: 2
 /**
  * dq [B,T,H,D] and delta [B,H,stateLength].
  * Args: maps of q (whole, last), dOut, k, v; dq, delta, out, logSum, bounds, cos, sin (of shapes that are rotated), length, stateLength, heads,
- * kvHeads, batches, section, out's stride, scale.
+ * kvHeads, batches, section, out's stride, dq's stride (both from position to position), scale.
  */
 export const attentionWgmmaQueryGradientProgram = (
   { batch, length, heads, headSize, rotated }: AttentionShape, multiprocessors: number, tiles = queryGradientTiles(headSize),
@@ -35,7 +35,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma_dq(
     const __grid_constant__ TensorMap oLast, const __grid_constant__ TensorMap kWhole, const __grid_constant__ TensorMap kLast,
     const __grid_constant__ TensorMap vWhole, const __grid_constant__ TensorMap vLast, bf16* dq, float* delta, const bf16* out,
     const float* logSum, const int* bounds, const float* cosines, const float* sines, int length, int stateLength, int heads, int kvHeads, int batches, int section,
-    int outStride, float scale) {
+    int outStride, int gradientStride, float scale) {
   extern __shared__ unsigned char raw[];
   __shared__ __align__(8) u64 barriers[4 + 2 * OWN + 4 * STAGES];
   __shared__ Slot slots[2];
@@ -62,9 +62,9 @@ ${queryRings}  Ring<STAGES> ring;
       Work work = findWork(range.piece, count, heads, batches, section);
       int first = (count - 1 - work.tile) * ROWS, groupRow = first + (group - 1) * 64, warpRow = groupRow + warp * 16;
       const int* begins = bounds + (i64)work.batch * length;
-      i64 at = (((i64)work.batch * length + groupRow) * heads + work.head) * D, stateAt = ((i64)work.batch * heads + work.head) * stateLength;
+      i64 at = ((i64)work.batch * length + groupRow) * gradientStride + work.head * D, stateAt = ((i64)work.batch * heads + work.head) * stateLength;
       if (range.steps == 0) {
-        clearRows(dq + at, (i64)heads * D, length - groupRow, warp);
+        clearRows(dq + at, gradientStride, length - groupRow, warp);
         if (lane < 16 && warpRow + lane < length) delta[stateAt + warpRow + lane] = 0.f;
         continue;
       }
@@ -166,8 +166,8 @@ ${queryRings}  Ring<STAGES> ring;
       float scales[2] = { scale, scale };
       ${rotated
         ? `placeRows(qTile, d, scales, warp);
-      storeTurnedBack(dq + at + (i64)warp * 16 * heads * D, heads * D, length - warpRow, angles, [&](int row, int column) { return inTile(qTile, warp * 16 + row, column + shift); });`
-        : 'storeRows(dq + at, (i64)heads * D, length - groupRow, qTile, d, scales, shift, warp);'}
+      storeTurnedBack(dq + at + (i64)warp * 16 * gradientStride, gradientStride, length - warpRow, angles, [&](int row, int column) { return inTile(qTile, warp * 16 + row, column + shift); });`
+        : 'storeRows(dq + at, gradientStride, length - groupRow, qTile, d, scales, shift, warp);'}
       fenceAsync();
       __syncwarp();
       if (lane == 0) arrive(emptyQ + 8 * own.at);

@@ -11,7 +11,7 @@ export type GatedLinearGradShape = Pick<LoraSpreadShape, 'rank' | 'members' | 'r
 /**
  * With dx [rows, width] = product + Σ low [rows, rank] · a over the members, what their keep bits have: dGate = dx·up·silu'(gate),
  * dUp = dx·silu(gate). `dUp` may lie where `product` does: who reads a value there writes it. Columns are dealt out as in `lora_spread`.
- * Args: rows, bits' pitch, dGate, dUp, product, gate, up, width, then for each member low, a, bits.
+ * The rows of dGate, dUp and product are `stride` values apart, a multiple of 8. Args: rows, bits' pitch, dGate, dUp, product, gate, up, width, stride, then for each member low, a, bits.
  */
 export const gatedLinearGradProgram = ({ rank, members, rows, width, masked }: GatedLinearGradShape): CudaProgram => {
   const { fragments, add } = spreadPieces({ factor: 'a', rank, members, mode: 'sum', masked });
@@ -21,7 +21,7 @@ export const gatedLinearGradProgram = ({ rank, members, rows, width, masked }: G
     grid: [ceilDiv(width, SPREAD_COLUMNS), ceilDiv(rows, SPREAD_ROWS), 1],
     block: [SPREAD_COLUMNS, 1, 1],
     source: () => gatedActivation + spreadProducts + /* cuda */ `
-extern "C" __global__ void __launch_bounds__(${SPREAD_COLUMNS}) gated_linear_grad(i64 rows, int pitch, bf16* dGate, bf16* dUp, const bf16* product, const bf16* gate, const bf16* up, int width,
+extern "C" __global__ void __launch_bounds__(${SPREAD_COLUMNS}) gated_linear_grad(i64 rows, int pitch, bf16* dGate, bf16* dUp, const bf16* product, const bf16* gate, const bf16* up, int width, int stride,
     ${each(members, (m) => `const bf16* low${m}, const float* w${m}, const u8* bits${m}`, ', ')}) {
   int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3, column = blockIdx.x * ${SPREAD_COLUMNS} + (threadIdx.x >> 5) * 32, own = column + t * 8;
   if (column >= width) return;
@@ -34,8 +34,8 @@ extern "C" __global__ void __launch_bounds__(${SPREAD_COLUMNS}) gated_linear_gra
     #pragma unroll
     for (int h = 0; h < 2; h++) {
       // Reads outside are led to a valid place, so that no branch holds them up; nothing comes of them.
-      i64 at = min(row + g + 8 * h, end - 1) * width + (inColumns ? own : column);
-      d[h] = loadOfLine(product + at);
+      i64 from = min(row + g + 8 * h, end - 1), at = from * width + (inColumns ? own : column);
+      d[h] = loadOfLine(product + from * stride + (inColumns ? own : column));
       z[h] = loadOfLine(gate + at);
       u[h] = loadOfLine(up + at);
     }
@@ -53,7 +53,7 @@ extern "C" __global__ void __launch_bounds__(${SPREAD_COLUMNS}) gated_linear_gra
         second.v[i] = packBf16(toUp[0], toUp[1]);
         asm volatile("" : "+r"(first.v[i]), "+r"(second.v[i])); // computed by all: else the compiler moves the reads behind the branch, where they wait for the product
       }
-      i64 at = (row + g + 8 * h) * width + own;
+      i64 at = (row + g + 8 * h) * stride + own;
       if (inColumns && row + g + 8 * h < end) {
         *reinterpret_cast<Pack<u32, 4>*>(dGate + at) = first;
         *reinterpret_cast<Pack<u32, 4>*>(dUp + at) = second;

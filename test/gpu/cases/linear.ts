@@ -1,11 +1,11 @@
-import { backend, concat, grads, reshape, tensor1d, type Rank, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
-import type { CudaBackend } from '../../../engine/cuda/backend.js';
+import { concat, grads, reshape, tensor1d, type Rank, type Tensor, type Tensor1D, type Tensor2D } from '@tensorflow/tfjs-core';
 import { dequantize, freezeWeight, type BaseDtype, type FrozenWeight } from '../../../engine/tensor/frozen-weight.js';
 import { linearCrossEntropy } from '../../../engine/tensor/linear-cross-entropy.js';
 import { quantizedLinear, quantizedLinears } from '../../../engine/tensor/quantized-linear.js';
 import { takeGradients } from '../../../engine/tensor/take-gradients.js';
 import { rmsNorm, rmsNormBeside } from '../../../engine/tensor/rms-norm.js';
 import { withGradients, type GpuCase, type Random } from './compare.js';
+import { withCopies } from './copies.js';
 
 const bases: [string, BaseDtype][] = [
   ['nf4 double', { dtype: 'nf4', doubleQuant: true }],
@@ -61,17 +61,6 @@ const groups = [
   { rows: 4099, inner: 520, outs: [136, 24], ranks: [3, 3], rate: 0.1 },
   { rows: 4099, inner: 32, outs: [1160, 520, 8], ranks: [8, 8, 8], rate: 0.05 },
 ];
-
-/** Runs with the copies of quantised matrices made anew for each use, where the current backend is `cuda`. */
-function withoutCopies<T>(run: () => T): T {
-  const current = backend() as Partial<Pick<CudaBackend, 'keepDequantized'>>, before = current.keepDequantized;
-  if (before) current.keepDequantized = 'never';
-  try {
-    return run();
-  } finally {
-    if (before) current.keepDequantized = before;
-  }
-}
 
 /**
  * Layers that read a gated activation: those for which one launch makes x and the hidden states (one rank, widths of multiples of 8, also of
@@ -194,7 +183,7 @@ export const linearCases: GpuCase[] = [
         const weights = outs.map((out) => frozen(random, [out, inner], dtype)), norm = random.tensor<Tensor1D>([inner]);
         const factors = outs.flatMap((out, i) => (ranks[i] > 0 ? [random.tensor([ranks[i], inner], 0.2), random.tensor([out, ranks[i]], 0.5)] : []));
         const identity = freezeWeight(Float32Array.from({ length: inner * inner }, (_, i) => (i % (inner + 1) === 0 ? 1 : 0)), [inner, inner], { dtype: 'bf16' });
-        return withoutCopies(() => withGradients(random, [random.tensor([rows, inner]), ...factors], (x, ...own) => {
+        return withCopies('never', () => withGradients(random, [random.tensor([rows, inner]), ...factors], (x, ...own) => {
           const normed = rmsNorm(quantizedLinear(x, identity), norm, 1e-5, { forLinears: true });
           return concat(quantizedLinears(normed, weights.map((weight, i) => {
             const lora = ranks[i] > 0 ? { a: own.shift() as Tensor2D, b: own.shift() as Tensor2D, scale: 1 + i, dropout: { rate: 0.1, key: { seed: 11, step: 2, stream: i } } } : undefined;
