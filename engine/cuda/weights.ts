@@ -53,7 +53,7 @@ export function withMatrices(backend: CudaBackend, uses: readonly WeightUse[], r
   }
 }
 
-/** Copies take at most so many times the memory of the layers' input: of a short pass they would be the larger part. */
+/** Copies take at most so many times the memory of the layers' input, one that is held and all that lie together: of a short pass they would be the larger part. */
 const HELD_WIDTHS = 2, JOINED_WIDTHS = 2.25;
 
 /** Whether a matrix' copy may stay for the gradient, as far as memory goes. */
