@@ -65,8 +65,8 @@ export class CudaBackend extends KernelBackend {
   private data: DataStorage<Stored>;
 
   /**
-   * Whether bf16 copies of quantised matrices are kept once made; the numbers are the same either way. `auto` keeps them while
-   * half of the device's memory stays free.
+   * Whether bf16 copies of quantised matrices are kept once made; the numbers are the same either way, but for rounding. `auto` keeps them
+   * while half of the device's memory stays free.
    */
   keepDequantized: 'always' | 'never' | 'auto';
 

@@ -37,14 +37,15 @@ export interface WeightUse {
 }
 
 /**
- * Hands over the matrices of layers that share an input of some rows, those that can be at hand at the same time together, in their order:
+ * Hands over the matrices of layers that share an input of some rows, copies that can be at hand at the same time together, in their order:
  * `use` is told the first one's number. Their copies may have room for `ROOM` more columns, as `makeRoomy` has; their stride then says so.
  * Copies that are made together lie one after the other in memory, in one piece where their rows take multiples of 512 bytes.
  */
 export function withMatrices(backend: CudaBackend, uses: readonly WeightUse[], rows: number, use: (matrices: MatrixOperand[], first: number) => void): void {
   const ready = uses[0].contents ? [] : atHand(backend, uses.map(({ weight }) => weight));
   const meet = mayMeet(uses.map(({ weight }) => (isAtHand(weight) ? weight.rows : weight.shape[0])), rows);
-  const kind = (i: number): string | number => (ready[i] ? 'ready' : !meet ? i : uses[i].holder ? 'held' : 'scratch');
+  // Where values that were loaded lie is chance, and what is multiplied together must not be.
+  const kind = (i: number): string | number => (isPlain(uses[i].weight) ? i : ready[i] ? 'ready' : !meet ? i : uses[i].holder ? 'held' : 'scratch');
   for (let first = 0, end = 1; first < uses.length; first = end++) {
     while (end < uses.length && kind(end) === kind(first)) end++;
     if (ready[first]) use(ready.slice(first, end) as MatrixOperand[], first);
@@ -52,7 +53,7 @@ export function withMatrices(backend: CudaBackend, uses: readonly WeightUse[], r
   }
 }
 
-/** Copies take at most so many times the memory of the layers' input: of a short pass they would be the larger part. */
+/** Copies take at most so many times the memory of the layers' input, one that is held and all that lie together: of a short pass they would be the larger part. */
 const HELD_WIDTHS = 2, JOINED_WIDTHS = 2.25;
 
 /** Whether a matrix' copy may stay for the gradient, as far as memory goes. */
@@ -98,7 +99,7 @@ export function keptRoomyWeights(backend: CudaBackend, weights: readonly Matrix[
 
 /** Of each matrix what needs no copy for the occasion: itself, its own values, or a copy that is kept. */
 function atHand(backend: CudaBackend, weights: readonly Matrix[]): (MatrixOperand | undefined)[] {
-  keepTogether(backend, weights.filter((weight): weight is Nf4Weight | Int8Weight => !isAtHand(weight) && !plainValues(weight)));
+  keepTogether(backend, weights.filter((weight): weight is Nf4Weight | Int8Weight => !isAtHand(weight) && !isPlain(weight)));
   return weights.map((weight) => (isAtHand(weight) ? weight : (plainMatrix(backend, weight) ?? keptCopy(backend, weight as Nf4Weight | Int8Weight, hasRoom(weight)))));
 }
 
@@ -118,6 +119,8 @@ const copyLayout = ({ shape: [rows, columns] }: FrozenWeight, roomy: boolean): {
 
 /** Values that are there in full. */
 const plainValues = (weight: FrozenWeight) => (weight.kind === 'dense' ? weight.value : weight.resident);
+
+const isPlain = (weight: Matrix): boolean => !isAtHand(weight) && plainValues(weight) !== undefined;
 
 function plainMatrix(backend: CudaBackend, weight: FrozenWeight): MatrixOperand | undefined {
   const plain = plainValues(weight), [rows, columns] = weight.shape;

@@ -21,7 +21,7 @@ export interface Computation {
   compute: (inputs: Tensor[]) => Tensor[];
 }
 
-/** What a training may choose about memory on a backend that plans it. The numbers are the same either way. */
+/** What a training may choose about memory on a backend that plans it. The numbers are the same either way, but for rounding. */
 export interface MemoryChoices {
   /** Keep copies of the quantised matrices in the products' format. */
   copies: boolean;
