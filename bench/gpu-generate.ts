@@ -1,6 +1,6 @@
 /**
- * Greedy generation with an int8 base and an adapter: 60-token prompts, 156 new tokens; the median of three after a short one, whose
- * spread is the host's. gpu-generate MODEL BATCH...
+ * Greedy generation with an int8 base and an adapter: 60-token prompts, 156 new tokens; the median of five once the host is
+ * warm, and the time to the first token. gpu-generate MODEL BATCH...
  */
 import { findBackend } from '@tensorflow/tfjs-core';
 import type { CudaBackend } from '../engine/cuda/backend.js';
@@ -20,11 +20,13 @@ const model = randomModel(config, { dtype: 'int8' });
 const adapter = LoraAdapter.create(config, { rank: 8, alpha: 8, dropout: 0, targetModules }, 42);
 /** Ids only: what is timed is the model. */
 const tokenizer = { decode: () => Promise.resolve(''), decodeBatch: (rows: number[][]) => Promise.resolve(rows.map(() => '')) } as unknown as Tokenizer;
+/** Generations before those that are timed: until the engine has compiled what the host runs. */
+const WARM_UP = 3;
 for (const batch of batches.map(Number)) {
   const prompts = Array.from({ length: batch }, (_, row) => Array.from({ length: 60 }, (_, i) => 3 + ((row * 977 + i * 131) % (config.vocabSize - 3))));
-  await timed(prompts, 8);
+  for (let i = 0; i < WARM_UP; i++) await timed(prompts, 156);
   const runs: Timed[] = [];
-  for (let i = 0; i < 3; i++) runs.push(await timed(prompts, 156));
+  for (let i = 0; i < 5; i++) runs.push(await timed(prompts, 156));
   const tokensPerSecond = median(runs.map((run) => run.tokensPerSecond)), firstToken = median(runs.map((run) => run.firstToken));
   console.log(`ROW ${JSON.stringify({ batch, tokensPerSecond: Number(tokensPerSecond.toFixed(1)) })}`);
   console.log(`RESULT generate ${what} int8 + adapter, batch ${batch}: ${tokensPerSecond.toFixed(1)} tok/s, the first token after ${firstToken.toFixed(1)} ms`

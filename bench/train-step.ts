@@ -38,7 +38,7 @@ export class StepBench {
   /** One optimizer step over `accumulation` passes. @returns summed losses and the gradient norm, on the device */
   run({ rows, length, accumulation, recompute }: StepShape): { losses: Tensor[]; gradNorm: Tensor } {
     this.step++;
-    this.spend(recompute);
+    this.spend(recompute, rows * length);
     const losses = Array.from({ length: accumulation }, (_, pass) =>
       this.passes.run(this.upload(rows, length, pass, accumulation), { seed: 7, step: this.step, microBatch: pass }, pass === 0));
     const { gradNorm } = adamW(this.variables, this.passes.sums, this.optimizer, { learningRate: this.learningRate, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0, maxGradNorm: 0.3 });
@@ -47,14 +47,14 @@ export class StepBench {
 
   /** What a pass takes beside model, adapter and optimizer, as the backend foretells; undefined where it cannot. */
   measure({ rows, length, recompute }: StepShape): MeasuredMemory | undefined {
-    this.spend(recompute);
+    this.spend(recompute, rows * length);
     return replayer() && this.passes.measure({ tokens: rows * length, counted: rows * (length - 1) });
   }
 
   /** As a training whose plan is to keep the activations, or to spend little. */
-  private spend(recompute: boolean): void {
+  private spend(recompute: boolean, tokens: number): void {
     this.passes.recompute = recompute;
-    if (replayer()) this.passes.logits = logitsOf({ checkpointing: recompute });
+    if (replayer()) this.passes.logits = logitsOf({ checkpointing: recompute }, tokens, this.model.config.vocabSize);
   }
 
   private upload(rows: number, length: number, seed: number, accumulation: number): UploadedBatch {

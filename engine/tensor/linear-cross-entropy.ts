@@ -32,7 +32,7 @@ export interface LinearCrossEntropyAttrs {
 }
 
 /** Logits that exist at one time, in elements, unless told otherwise. */
-const defaultLogits = 2 ** 24;
+export const DEFAULT_LOGITS = 2 ** 24;
 
 /**
  * Sum over the counted rows of -log softmax(hidden·headᵀ + LoRA)[label], in nats, in chunks of rows. Gradients flow to hidden, A and B.
@@ -48,7 +48,7 @@ export function linearCrossEntropy(
   labels: Tensor1D,
   options: { lora?: LoraBranch; logits?: number; chunk?: number } = {},
 ): Scalar {
-  const { lora, logits = defaultLogits, chunk = Math.max(1, Math.floor(logits / head.shape[0])) } = options;
+  const { lora, logits = DEFAULT_LOGITS, chunk = Math.max(1, Math.floor(logits / head.shape[0])) } = options;
   expectShape('linearCrossEntropy', 'hidden', hidden, ['n', head.shape[1]]);
   if (hidden.shape[0] === 0) throw shapeError(`linearCrossEntropy: hidden: expected at least one row, got ${shapeText(hidden)}`);
   expectShape('linearCrossEntropy', 'labels', labels, [hidden.shape[0]]);

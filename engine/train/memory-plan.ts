@@ -1,6 +1,7 @@
 import type { TrainConfig } from '../../contracts/fine-tune-config.js';
 import { lineWidth, type TokenRows } from '../data/batches.js';
 import type { LlamaModel } from '../model/load.js';
+import { DEFAULT_LOGITS } from '../tensor/linear-cross-entropy.js';
 import type { MeasuredMemory, Replayer } from '../tensor/replay.js';
 import type { FrozenWeight } from '../tensor/weight-types.js';
 import type { GradientPasses, LossPasses, PassSize } from './passes.js';
@@ -49,8 +50,11 @@ const MERGED_TOKENS = 8192;
  * chunks make longer products. What is free has no say, as the order of sums depends on it: a resumed training with the same options goes on as it began.
  */
 const LOGITS = 2 ** 26;
-/** `GradientPasses.logits` of a training. */
-export const logitsOf = ({ checkpointing }: Pick<TrainConfig, 'checkpointing'>): number | undefined => (checkpointing ? undefined : LOGITS);
+/** The same where it is: those of an eighth of the pass's tokens take less than a layer's gradients. */
+const SPARED_SHARE = 1 / 8;
+/** `GradientPasses.logits` of a training. @param tokens of the largest pass */
+export const logitsOf = ({ checkpointing }: Pick<TrainConfig, 'checkpointing'>, tokens: number, vocabulary: number): number =>
+  checkpointing ? Math.min(LOGITS, Math.max(DEFAULT_LOGITS, tokens * SPARED_SHARE * vocabulary)) : LOGITS;
 /** Share of the free memory that may be spent: measured figures are that good. */
 const SHARE = 0.95;
 
@@ -62,12 +66,12 @@ export function planPasses(replayer: Replayer, job: PlanJob): PassPlan {
   const weights = weightsOf(job.model);
   replayer.settle(weights);
   const before = replayer.memory();
-  job.passes.logits = logitsOf(job.train);
   const { batchSize } = job.train;
   const measured = (rows: number, recompute: boolean, copies: boolean): Candidate => {
     replayer.choose({ copies, offload: recompute });
     job.passes.recompute = recompute;
     const survey = job.survey(rows), size = survey.largest;
+    job.passes.logits = logitsOf(job.train, size.tokens, job.model.config.vocabSize);
     const training = job.passes.measure(size), evaluation = job.evaluation && job.losses.measure(job.evaluation);
     const pass = evaluation && evaluation.reserved > training.reserved ? evaluation : training;
     const needed = pass.reserved + pass.lasting;

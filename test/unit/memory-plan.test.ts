@@ -11,7 +11,7 @@ const GiB = 2 ** 30;
 const KEPT = 2 ** 22, RECOMPUTED = 2 ** 18, COPIES = 6 * GiB;
 
 /** A device with so much free memory, on which passes take what the constants say. */
-function planWith(free: number, options: { checkpointing?: boolean; accumulation?: number; rows?: number; passes?: number } = {}) {
+function planWith(free: number, options: { checkpointing?: boolean; accumulation?: number; rows?: number; passes?: number; batchSize?: number } = {}) {
   let choices: MemoryChoices | undefined;
   const replayer = {
     settle: () => undefined, memory: () => ({ inUse: 2 * GiB, workspace: 2 ** 25, free }), choose: (chosen: MemoryChoices) => void (choices = chosen),
@@ -23,8 +23,8 @@ function planWith(free: number, options: { checkpointing?: boolean; accumulation
     }),
   };
   const job: PlanJob = {
-    model: { embedding: {}, head: {}, blocks: [] } as unknown as LlamaModel,
-    train: { batchSize: 4, accumulation: options.accumulation ?? 4, checkpointing: options.checkpointing ?? false },
+    model: { config: { vocabSize: 32_000 }, embedding: {}, head: {}, blocks: [] } as unknown as LlamaModel,
+    train: { batchSize: options.batchSize ?? 4, accumulation: options.accumulation ?? 4, checkpointing: options.checkpointing ?? false },
     trainable: 1e6, passes: passes as unknown as GradientPasses, losses: {} as LossPasses, rows: options.rows,
     survey: (rows) => ({ largest: { tokens: rows * 256, counted: rows * 256 }, passes: options.passes ?? 900, widths: 25 }),
   };
@@ -56,7 +56,9 @@ describe('planPasses', () => {
 
   it('makes chunks of logits large but where little is to be spent, whatever is free: the order of sums depends on them', () => {
     for (const free of [78, 15, 2]) expect(planWith(free * GiB).logits).toBe(2 ** 26);
-    expect(planWith(78 * GiB, { checkpointing: true }).logits).toBeUndefined();
+    expect(planWith(78 * GiB, { checkpointing: true }).logits).toBe(2 ** 24);
+    expect(planWith(78 * GiB, { checkpointing: true, batchSize: 32 }).logits).toBe(1024 * 32_000);
+    expect(planWith(78 * GiB, { checkpointing: true, batchSize: 256 }).logits).toBe(2 ** 26);
   });
 
   it('keeps to what a checkpoint says', () => {

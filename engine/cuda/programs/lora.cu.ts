@@ -60,7 +60,7 @@ const STEP = DROPOUT_SPAN;
 const downShape = ({ rows, rank, members, inner, gated }: LoraDownShape) => {
   const tiles = members * rankTiles(rank), tall = !gated && rows >= 3072 && tiles <= 3 ? 2 : 1;
   const twice = tall === 2 && tiles <= 2 && rows > 1.5 * MULTIPROCESSORS * 32;
-  const most = tall === 2 ? (twice ? 8 : tiles <= 2 ? 16 : 12) : rows > 2048 || tiles > 3 ? 8 : gated ? 12 : 16;
+  const most = tall === 2 ? (twice ? 8 : tiles <= 2 ? 16 : 12) : tiles > 3 ? 8 : gated ? 12 : rows > 2048 ? 8 : 16;
   const steps = Math.max(1, ceilDiv(inner, STEP)), warps = ceilDiv(steps, ceilDiv(steps, most));
   const blocks = tiles > 2 ? 1 : Math.floor((gated && members === 1 ? 24 : 16) / Math.max(warps, 8));
   return { tall, warps, blocks };

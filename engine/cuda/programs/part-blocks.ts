@@ -36,16 +36,16 @@ export interface PartBlocks {
 /** Multiprocessors of the cards with most of them, and what one has for blocks at a time. */
 export const MULTIPROCESSORS = 132;
 const SHARED_BYTES = 227 << 10;
-/** What must be on its way for the memory's full rate. */
-const NEEDED_BYTES = MULTIPROCESSORS * (96 << 10);
+/** What a multiprocessor must have on its way for its share of the memory's rate. */
+const NEEDED_BYTES = 96 << 10;
 /** What the memory could move in the time that a round of blocks takes to begin and to end. */
-const ROUND_BYTES = 3e6;
+const ROUND_BYTES = 6e6;
 /** What a piece of a row costs beyond its bytes. */
 const PIECE_BYTES = 64;
 
 /**
- * The division that moves the fewest bytes in the fewest rounds: parts are written and read; a block can only ask for so much at a time,
- * so that few blocks do not reach the memory's rate.
+ * The division that takes the least time, reckoned in bytes: the multiprocessor with the most blocks ends last (272 blocks take as long as
+ * 396 do), it reaches its share of the memory's rate only with enough on its way, and parts are written and read.
  * @param parts bytes of the parts that such blocks leave
  */
 export function partBlocks({ rows, columns, matrices = 1, most }: PartShape, stageOf: (tiles: number) => PartStage, parts: (blocks: PartBlocks) => number): PartBlocks {
@@ -53,16 +53,13 @@ export function partBlocks({ rows, columns, matrices = 1, most }: PartShape, sta
   let best: PartBlocks | undefined, least = Infinity;
   for (let tiles = 1; tiles <= Math.min(most, columnTiles); tiles++) {
     const stage = stageOf(tiles), columnBlocks = ceilDiv(columnTiles, tiles), stages = Math.max(1, ceilDiv(rows, stage.rows));
-    const slots = MULTIPROCESSORS * Math.max(1, Math.floor(SHARED_BYTES / (stage.sharedBytes + 1024)));
-    const rowBytes = tiles * PART_COLUMNS * 2, busy = NEEDED_BYTES / (stage.ahead * stage.rows * rowBytes);
-    const all = rows * columnTiles * PART_COLUMNS * 2 * matrices * (1 + PIECE_BYTES / rowBytes);
-    for (let count = 1; count <= Math.min(stages, ceilDiv(2 * slots, columnBlocks * matrices)); count++) {
+    const together = Math.max(1, Math.floor(SHARED_BYTES / (stage.sharedBytes + 1024))), rowBytes = tiles * PART_COLUMNS * 2;
+    for (let count = 1; count <= Math.min(stages, ceilDiv(2 * together * MULTIPROCESSORS, columnBlocks * matrices)); count++) {
       const blockRows = ceilDiv(stages, count) * stage.rows, rowBlocks = Math.max(1, ceilDiv(rows, blockRows));
       if (rowBlocks < count) continue; // the same as with fewer
-      const blocks = { tiles, rows: blockRows, columnBlocks, rowBlocks }, number = columnBlocks * rowBlocks * matrices;
-      const blockBytes = blockRows * (rowBytes + PIECE_BYTES), full = Math.floor(number / slots) * slots;
-      const last = number > full ? Math.max(all / blockBytes - full, busy) : 0;
-      const cost = blockBytes * (full + last) + ceilDiv(number, slots) * ROUND_BYTES + 2 * parts(blocks);
+      const blocks = { tiles, rows: blockRows, columnBlocks, rowBlocks }, busiest = ceilDiv(columnBlocks * rowBlocks * matrices, MULTIPROCESSORS);
+      const waiting = Math.max(1, NEEDED_BYTES / (Math.min(busiest, together) * stage.ahead * stage.rows * rowBytes));
+      const cost = MULTIPROCESSORS * busiest * blockRows * (rowBytes + PIECE_BYTES) * waiting + ceilDiv(busiest, together) * ROUND_BYTES + 2 * parts(blocks);
       if (cost < least) [best, least] = [blocks, cost];
     }
   }
