@@ -40,7 +40,7 @@ if (what === 'check') {
       console.log(`FAIL ${one.name}: ${error instanceof Error ? error.stack : String(error)}`);
     });
   }
-  console.log(`repeatable: ${await isRepeatable(generationCases[0], seed)}; goes on: ${await goesOn(generationCases[0], seed)}; seed ${seed}: ${failures} failed`);
+  console.log(`repeatable: ${await isRepeatable(generationCases[0], seed)}; goes on: ${await goesOn(generationCases[0], seed)}, ${await goesOn(generationCases[1], seed)}; seed ${seed}: ${failures} failed`);
 }
 
 const config = modelShapes[rest[0] as keyof typeof modelShapes];

@@ -113,6 +113,10 @@ export class CudaDecoder implements FusedDecoder {
     this.lasting = lastingOf(backend.device);
   }
 
+  get place(): string {
+    return [this.options.capacity, ...[...this.keys, ...this.values].map(({ address }) => address)].join(' ');
+  }
+
   fill(layer: number, k: Tensor4D, v: Tensor4D): void {
     const { capacity } = this.options;
     const [rows, length, heads, size] = k.shape;

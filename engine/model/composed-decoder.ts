@@ -28,7 +28,7 @@ export class ComposedDecoder implements Decoder {
     this.lengths = prompts.map((prompt) => prompt.length);
     this.rows = prompts.map((_, row) => row);
     this.cache = new KvCache(llama.model.config, this.lengths, Math.max(...this.lengths));
-    this.hidden = readPrompts(llama, prompts, (layer, q, k, v, segments, rope) => this.cache.attendPrompt(layer, q, k, v, segments, rope), adapters);
+    this.hidden = readPrompts(llama, prompts, (layer, q, k, v, segments, rope) => this.cache.attendPrompt(layer, q, k, v, segments, rope), { adapters });
   }
 
   queue(): void {

@@ -8,6 +8,17 @@ import { ropeTables, rotated } from './rope-tables.js';
 import type { Sampling } from './sample.js';
 import { modulePath, type BlockModule } from '../formats/linear-modules.js';
 
+/** Models and adapters by number: an address may come to be another's. */
+const numbers = new WeakMap<object, number>();
+let numbered = 0;
+const none = {};
+
+function numberOf(one: object): number {
+  const known = numbers.get(one) ?? ++numbered;
+  numbers.set(one, known);
+  return known;
+}
+
 /**
  * A decoder of the backend's own, with the prompts read; undefined where the backend has none for this model.
  * @param longest positions that a row may come to, prompt included
@@ -32,7 +43,7 @@ export function startFusedDecoder(llama: Llama, prompts: readonly (readonly numb
       const keys = rotated(k, rope);
       decoder.fill(layer, keys, v);
       return causalAttention(rotated(q, rope), keys, v, segments, { window: windowOf(config, layer) });
-    });
+    }, { recording: { key: `prompts ${numberOf(llama.model)} ${numberOf(llama.adapter ?? none)} ${decoder.place}`, parameters: llama.adapter?.parameters().map(({ variable }) => variable) ?? [] } });
     decoder.start(hidden);
     hidden.dispose();
   } catch (error) {

@@ -75,6 +75,8 @@ export interface Decoder {
 
 /** A decoder with a cache of its own, which the prompts' keys and values are given to. */
 export interface FusedDecoder extends Decoder {
+  /** Where and how `fill` writes: decoders of one place may share a recording of what calls it (engine/tensor/replay.ts). */
+  readonly place: string;
   /** Rotated keys, and values, of all prompts in a layer: [B, T, Hkv, D], padded on the right. */
   fill(layer: number, k: Tensor4D, v: Tensor4D): void;
   /** The residual stream at each prompt's last token, [B, hidden]: what the first step begins with. */

@@ -39,7 +39,7 @@ describe('prompts with an adapter each over one quantised base', () => {
   it('give the logits that each gets with its adapter alone', async () => {
     const scores = async (rows: number[], llama: BranchedModel & { adapter?: LoraAdapter }, mixed?: AdapterRows): Promise<Float32Array> => {
       const logits = tidy(() => {
-        const hidden = readPrompts(llama, rows.map((row) => prompts[row]), (_layer, q, k, v, segments, rope) => causalAttention(q, k, v, segments, { rope }), mixed);
+        const hidden = readPrompts(llama, rows.map((row) => prompts[row]), (_layer, q, k, v, segments, rope) => causalAttention(q, k, v, segments, { rope }), { adapters: mixed });
         return logitsOf(mixed ? { model, adapter: mixed.branches(rows) } : llama, hidden);
       });
       return (await logits.data()) as Float32Array;

@@ -17,8 +17,8 @@ describeGpu('generation on cuda', () => {
     expect(drawnOtherwise(findBackend('cuda') as CudaBackend, sampling, 11)).toBeLessThanOrEqual(0.01);
   });
 
-  it('answers a batch as by itself after others of its shape', async () => {
-    expect(await goesOn(generationCases[0], 7)).toBe(true);
+  it.each(generationCases.slice(0, 2))('answers a batch as by itself after others of its shape: $name', async (one) => {
+    expect(await goesOn(one, 7)).toBe(true);
   });
 
   it('repeats itself, greedy or drawn, and leaves nothing behind', async () => {
