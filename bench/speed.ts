@@ -2,7 +2,7 @@
  * The speed table on this machine's GPU: training steps of OpenLLaMA-3b-v2's shape (random weights, NF4 with double quantisation,
  * r = 8 on all eight modules, dropout 0.05, AdamW and clipping included) and the article's whole job, both through the trainer;
  * generation; loading from disk; the floor; and other trainers, where Python has them. Each in a process of its own.
- *   npx tsx bench/speed.ts [OUTPUT FOLDER] [training|generation|loading|article|peers ...]       @default bench/results, all of them
+ *   npx tsx bench/speed.ts [OUTPUT FOLDER] [training|article|generation|loading|peers ...]       @default bench/results, all of them
  * Writes <card>.json and <card>.md. Rows that were not asked for are taken over from the folder's file.
  */
 import { execFileSync } from 'node:child_process';
@@ -66,14 +66,16 @@ function commitOf(): string {
   }
 }
 
-/** The row's peers as measured now, else earlier. */
-const peersNow = isWanted('peers') ? ['peft', 'unsloth'].flatMap(runPeer) : [];
+/** Measured last, so that they keep nothing waiting; until then a row has the earlier figures. */
+const peersNow: ReturnType<typeof runPeer> = [];
 const peersOf = (name: string): Row['peers'] => ({
   ...earlier.rows[name], ...Object.fromEntries(peersNow.filter((row) => row.name === name).map(({ peer, tokensPerSecond, peakGiB }) => [peer, { tokensPerSecond, peakGiB }])),
 });
 
-const measuredPeers = [...new Set(peersNow.map(({ peer }) => peer))];
-const peersMeasured = measuredPeers.length > 0 ? `${measuredPeers.join(', ')} in this run; others: ${earlier.measured}` : earlier.measured;
+function peersMeasured(): string {
+  const now = [...new Set(peersNow.map(({ peer }) => peer))];
+  return now.length > 0 ? `${now.join(', ')} in this run; others: ${earlier.measured}` : earlier.measured;
+}
 
 /** Times another trainer by its script; nothing where a library is missing, which is said. */
 function runPeer(which: string): { peer: string; name: string; tokensPerSecond: number; peakGiB: number }[] {
@@ -122,17 +124,26 @@ if (isWanted('loading')) {
     rmSync(files, { recursive: true });
   }
 }
+for (const which of isWanted('peers') && rows.length > 0 ? ['unsloth', 'peft'] : []) {
+  peersNow.push(...runPeer(which));
+  for (const row of rows) row.peers = peersOf(row.name);
+  write();
+}
 console.log(`\n${markdown()}`);
 
 /** Adds a row and writes the files, so that a run that is cut short leaves what it measured. */
 function record(row: Row): void {
   const known = rows.findIndex(({ name }) => name === row.name);
   rows.splice(known < 0 ? rows.length : known, known < 0 ? 0 : 1, { ...row, commit });
+  write();
+}
+
+function write(): void {
   const file = join(folder, card().toLowerCase().replace(/[^a-z0-9]+/g, '-'));
   const before = existsSync(`${file}.json`) ? (JSON.parse(readFileSync(`${file}.json`, 'utf8')) as { rows: Row[] }).rows : [];
   rows.push(...before.filter(({ name }) => order.includes(name) && !rows.some((row) => row.name === name)));
   rows.sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
-  const result = { card: card(), driver: driver(), software: device, commit, date, model, peersMeasured, rows };
+  const result = { card: card(), driver: driver(), software: device, commit, date, model, peersMeasured: peersMeasured(), rows };
   mkdirSync(folder, { recursive: true });
   writeFileSync(`${file}.json`, `${JSON.stringify(result, null, 2)}\n`);
   writeFileSync(`${file}.md`, markdown());
@@ -159,7 +170,7 @@ function markdown(): string {
     '',
     `${model}'s shape, random weights; tokens a second and peak memory in use. Commit ${commit}, ${date}. Driver ${driver()}. ${device}`,
     '',
-    `Peers: ${peersMeasured}.`,
+    `Peers: ${peersMeasured()}.`,
     '',
     `| tokens a step | Temper | floor | share of the floor | ${names.join(' | ')} |`,
     `|---|---|---|---|${names.map(() => '---').join('|')}|`,
