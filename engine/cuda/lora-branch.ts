@@ -193,7 +193,7 @@ export function roomyLinears(backend: CudaBackend, x: MatrixOperand, products: r
         x.columns, strideOf(kept[0]), room,
         ...kept.flatMap(({ address, rows }, i): KernelArgument[] => [{ pointer: address }, rows, backend.pointer(factors[i]), contents[i].rank, contents[i].from]),
       ]));
-    multiply(kept, 0);
+    withMatrices(backend, kept.map((weight) => ({ weight })), x.rows, multiply);
   } else withMatrices(backend, products.map(({ weight, holder }, i) => ({ weight, contents: contents[i], holder })), x.rows, multiply);
   return products.filter(({ bias }) => bias);
 }

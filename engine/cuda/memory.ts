@@ -112,10 +112,10 @@ export class CachingAllocator {
     this.split(whole, size);
     const pieces = [whole];
     for (const each of sizes.slice(0, -1)) pieces.push(this.cut(pieces.at(-1)!, each));
-    this.statistics.blocks += pieces.length;
-    this.statistics.inUse += pieces.reduce((sum, piece) => sum + piece.bytes, 0);
-    this.statistics.peakInUse = Math.max(this.statistics.peakInUse, this.statistics.inUse);
     for (const piece of pieces) {
+      this.statistics.blocks++;
+      this.statistics.inUse += piece.bytes;
+      this.statistics.peakInUse = Math.max(this.statistics.peakInUse, this.statistics.inUse);
       this.onAllocate?.(piece);
       this.note(piece, purpose);
     }

@@ -147,6 +147,15 @@ describe('CUDA caching allocator', () => {
     expect([...measured.byPurpose]).toEqual([['x', memory.memory().peakInUse - before.inUse]]);
   });
 
+  it('tells what the highest point is made of where blocks come together', () => {
+    const memory = new CachingAllocator(source);
+    const { byPurpose } = memory.measure(() => {
+      const [held, ...together] = [memory.allocate(2 * MiB, 'x'), ...memory.allocateTogether([3 * MiB, MiB, 2 * MiB], 'y')];
+      for (const block of [held, ...together]) memory.free(block);
+    });
+    expect(Object.fromEntries(byPurpose)).toEqual({ x: 2 * MiB, y: 6 * MiB });
+  });
+
   it('refuses to free a block twice', () => {
     const memory = new CachingAllocator(source);
     const block = memory.allocate(1000, 'x');
