@@ -45,7 +45,7 @@ export interface WeightUse {
 export function withMatrices(backend: CudaBackend, uses: readonly WeightUse[], rows: number, use: (matrices: MatrixOperand[], first: number) => void): void {
   const ready = uses[0].contents ? [] : atHand(backend, uses.map(({ weight }) => weight));
   const outs = uses.map(({ weight }) => (isAtHand(weight) ? weight.rows : weight.shape[0])), join = mayJoin(backend, outs, rows), meet = mayMeet(outs, rows);
-  // What is multiplied together must not be chance, as it is where values lie that were loaded, or results that were not made together.
+  // What is multiplied together must not be chance, as is where values lie that were loaded, and results that were not made together.
   const kind = (i: number): string | number => (isPlain(uses[i].weight) || !join ? i : ready[i] ? 'ready' : !meet ? i : uses[i].holder ? 'held' : 'scratch');
   for (let first = 0, end = 1; first < uses.length; first = end++) {
     while (end < uses.length && kind(end) === kind(first)) end++;
@@ -54,7 +54,7 @@ export function withMatrices(backend: CudaBackend, uses: readonly WeightUse[], r
   }
 }
 
-/** Copies take at most so many times the memory of the layers' input, one that is held, and all that lie together: of a short pass they would be the larger part. */
+/** What copies take at most, in times the layers' input: one that is held, and all that are there at a time. Of a short pass they would be the larger part. */
 const HELD_WIDTHS = 2, JOINED_WIDTHS = 2.25;
 
 /** Whether a matrix' copy may stay for the gradient, as far as memory goes. */
@@ -76,7 +76,7 @@ export function heldCopy(backend: CudaBackend, weight: FrozenWeight, holder: Ten
 /** Hands the copy, where there is one, to another holder. */
 export const passHeldCopy = (backend: CudaBackend, from: TensorInfo, to: TensorInfo): void => backend.moveCompanion(from, to, HELD_COPY);
 
-/** The same for a matrix that many products take, one after the other: values that are not quantised get a copy with room too, where copies may be kept. */
+/** Hands over a matrix that many products take, one after the other: values that are not quantised get a copy with room too, where copies may be kept. */
 export function withLastingRoom<T>(backend: CudaBackend, weight: FrozenWeight, use: (matrix: MatrixOperand) => T): T {
   return withCopy(backend, weight, hasRoom(weight), (matrix) => {
     const plain = plainValues(weight), bytes = 2 * matrix.rows * roomyPitch(matrix.columns);
@@ -106,10 +106,10 @@ function atHand(backend: CudaBackend, weights: readonly Matrix[]): (MatrixOperan
 
 /** Makes the copies of matrices of which none has one yet, one after the other in memory, where they may be kept. */
 function keepTogether(backend: CudaBackend, weights: readonly (Nf4Weight | Int8Weight)[]): void {
-  const layouts = weights.map((weight) => copyLayout(weight));
-  if (weights.length < 2 || new Set(weights.map(({ codes }) => codes.dataId)).size < weights.length || layouts.some(({ name }) => name !== layouts[0].name)) return;
-  if (weights.some(({ codes }, i) => backend.findCompanion(codes, layouts[i].name)) || !maySpend(backend, layouts.reduce((sum, { bytes }) => sum + bytes, 0))) return;
-  const blocks = backend.newCompanions(weights.map(({ codes }) => codes), layouts[0].name, layouts.map(({ bytes }) => bytes));
+  if (weights.length < 2 || new Set(weights.map(({ codes }) => codes.dataId)).size < weights.length) return;
+  const all = weights.map(({ codes }) => codes), layouts = weights.map((weight) => copyLayout(weight)), [{ name }] = layouts; // of one width, so all with room or none
+  if (all.some((codes) => backend.findCompanion(codes, name)) || !maySpend(backend, layouts.reduce((sum, { bytes }) => sum + bytes, 0))) return;
+  const blocks = backend.newCompanions(all, name, layouts.map(({ bytes }) => bytes));
   weights.forEach((weight, i) => dequantizeInto(backend, weight, blocks[i].address, 'bf16', layouts[i].stride));
 }
 
