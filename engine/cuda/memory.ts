@@ -1,7 +1,7 @@
 import type { MeasuredMemory } from '../tensor/replay.js';
 import { CudaError } from './cuda-error.js';
 
-/** A piece of device memory. `address` is 0 once it was freed. */
+/** A piece of device memory, not to be used once it was freed. */
 export interface Block {
   address: number;
   /** Rounded up to a multiple of 512. */
@@ -362,6 +362,7 @@ export class CachingAllocator {
     if (right.next) right.next.previous = left;
     if (right.segment.tail === right) right.segment.tail = left;
     right.address = 0;
+    right.free = true; // also for who frees it again
     return left;
   }
 

@@ -161,6 +161,9 @@ describe('CUDA caching allocator', () => {
     const block = memory.allocate(1000, 'x');
     memory.free(block);
     expect(() => memory.free(block)).toThrow('expected a block in use');
+    const together = memory.allocateTogether([1000, 1000], 'x');
+    for (const each of together) memory.free(each);
+    for (const each of together) expect(() => memory.free(each)).toThrow('expected a block in use');
   });
 
   it('counts what is in use and its peak', () => {
