@@ -32,8 +32,8 @@ interface RowsApart {
   columns: number;
   /** Values from one row to the next. */
   pitch: number;
-  /** Of columns of a block that is shared: values before the first, and how many tensors still have columns of it. */
-  shared?: { from: number; block: { users: number } };
+  /** Of columns of a block that others have columns of too: the first one's number, and how many tensors still have some. */
+  shared?: { from: number; users: { count: number } };
 }
 
 type TypedArray = Float32Array | Int32Array | Uint8Array;
@@ -177,9 +177,18 @@ export class CudaBackend extends KernelBackend {
     const size = util.sizeFromShape(shape as number[]);
     const stored: Stored = { dtype, format, size, refCount: 1 };
     if (size > 0) stored.block = this.device.memory.allocate(size * formatBytes[format], `${purpose} [${shape.join(',')}]`);
+    return this.register(stored, shape);
+  }
+
+  private register(stored: Stored, shape: readonly number[]): TensorInfo {
     const dataId = {};
     this.data.set(dataId, stored);
-    return { dataId, shape: [...shape], dtype };
+    return { dataId, shape: [...shape], dtype: stored.dtype };
+  }
+
+  /** Data of values in bf16, which so far one tensor has. */
+  private registerBf16(shape: readonly number[], block: Block, rows?: RowsApart): TensorInfo {
+    return this.register({ dtype: 'float32', format: 'bf16', size: util.sizeFromShape(shape as number[]), refCount: 1, block, rows }, shape);
   }
 
   /**
@@ -187,12 +196,10 @@ export class CudaBackend extends KernelBackend {
    * there. Kernels that know of the room take the matrix by `rowsOf`; `address` moves the rows together first.
    */
   makeRoomy([count, columns]: readonly [number, number], purpose: string): TensorInfo {
-    const pitch = roomyPitch(columns), size = count * columns;
-    if (size === 0) return this.make([count, columns], 'float32', 'bf16', purpose);
+    const pitch = roomyPitch(columns);
+    if (count * columns === 0) return this.make([count, columns], 'float32', 'bf16', purpose);
     const block = this.device.memory.allocate(2 * count * pitch, `${purpose} [${count},${columns}]`);
-    const dataId = {};
-    this.data.set(dataId, { dtype: 'float32', format: 'bf16', size, refCount: 1, block, rows: { count, columns, pitch } });
-    return { dataId, shape: [count, columns], dtype: 'float32' };
+    return this.registerBf16([count, columns], block, { count, columns, pitch });
   }
 
   /** bf16 tensors one after the other in memory, not written yet: those of one size lie at one distance, so that one product may write them. */
@@ -200,33 +207,25 @@ export class CudaBackend extends KernelBackend {
     const sizes = shapes.map((shape) => util.sizeFromShape(shape as number[]));
     if (sizes.includes(0)) return shapes.map((shape) => this.make(shape, 'float32', 'bf16', purpose));
     const blocks = this.device.memory.allocateTogether(sizes.map((size) => 2 * size), `${purpose} [${shapes.join('], [')}]`);
-    return shapes.map((shape, i) => {
-      const dataId = {};
-      this.data.set(dataId, { dtype: 'float32', format: 'bf16', size: sizes[i], refCount: 1, block: blocks[i] });
-      return { dataId, shape: [...shape], dtype: 'float32' };
-    });
+    return shapes.map((shape, i) => this.registerBf16(shape, blocks[i]));
   }
 
   /**
    * bf16 matrices, not written yet, that lie beside each other as columns of one, for products that sum over the columns of all. Kernels
-   * that know of it take them by `rowsOf`; `address` moves a matrix' rows together first.
+   * that know of it take them by `rowsOf`; `address` moves a matrix' rows together first. The memory is freed when none has columns of it.
    */
   makeColumns(count: number, widths: readonly number[], purpose: string): TensorInfo[] {
     const pitch = widths.reduce((a, b) => a + b, 0);
     if (count === 0 || widths.includes(0)) return widths.map((columns) => this.make([count, columns], 'float32', 'bf16', purpose));
-    const block = this.device.memory.allocate(2 * count * pitch, `${purpose} [${count},${widths.join('+')}]`), users = { users: widths.length };
-    let from = 0;
-    return widths.map((columns) => {
-      const dataId = {}, rows = { count, columns, pitch, shared: { from, block: users } };
-      from += columns;
-      this.data.set(dataId, { dtype: 'float32', format: 'bf16', size: count * columns, refCount: 1, block, rows });
-      return { dataId, shape: [count, columns], dtype: 'float32' };
-    });
+    const block = this.device.memory.allocate(2 * count * pitch, `${purpose} [${count},${widths.join('+')}]`);
+    const users = { count: widths.length };
+    let end = 0;
+    return widths.map((columns) => this.registerBf16([count, columns], block, { count, columns, pitch, shared: { from: (end += columns) - columns, users } }));
   }
 
   /** Frees the memory behind data, where nothing else has a part of it. */
   private freeBlock(block: Block, rows?: RowsApart): void {
-    if (!rows?.shared || --rows.shared.block.users === 0) this.device.memory.free(block);
+    if (!rows?.shared || --rows.shared.users.count === 0) this.device.memory.free(block);
   }
 
   /** A second handle on the same data under another shape. */
@@ -257,13 +256,20 @@ export class CudaBackend extends KernelBackend {
   /** A matrix of this many columns, its rows apart where it was made so. */
   rowsOf(info: TensorInfo, rows: number, columns: number): MatrixOperand {
     const { rows: apart, block, format } = this.data.get(info.dataId);
-    return apart?.columns === columns && apart.count === rows ? { address: firstOf(block!, apart), format, rows, columns, stride: apart.pitch } : this.matrix(info, rows, columns);
+    if (apart?.columns !== columns || apart.count !== rows) return this.matrix(info, rows, columns);
+    return { address: firstOf(block!, apart), format, rows, columns, stride: apart.pitch };
   }
 
-  /** The memory that a tensor takes, room at the ends of its rows included, and how to make another that lies like it, not written yet. */
+  /**
+   * The memory that a tensor takes, room at the ends of its rows included, and how to make another that lies like it, not written yet. Columns
+   * beside others' are moved together first.
+   */
   layoutOf(info: TensorInfo): { address: number; bytes: number; another: (purpose: string) => TensorInfo } {
     const { rows, block, format } = this.data.get(info.dataId), { shape, dtype } = info;
-    if (rows && !rows.shared) return { address: block!.address, bytes: 2 * rows.count * rows.pitch, another: (purpose) => ({ ...this.makeRoomy([rows.count, rows.columns], purpose), shape }) };
+    if (rows && !rows.shared) {
+      const { count, columns, pitch } = rows;
+      return { address: block!.address, bytes: 2 * count * pitch, another: (purpose) => ({ ...this.makeRoomy([count, columns], purpose), shape }) };
+    }
     return { address: this.address(info), bytes: util.sizeFromShape(shape) * formatBytes[format], another: (purpose) => this.make(shape, dtype, format, purpose) };
   }
 
@@ -301,13 +307,13 @@ export class CudaBackend extends KernelBackend {
     const known = this.data.get(info.dataId).companions?.get(name);
     if (known) return known;
     const [block] = this.newCompanions([info], name, [bytes]);
-    if (this.findCompanion(info, name)) make(block);
+    if (this.findCompanion(info, name)) make(block); // else it was only measured
     return block;
   }
 
   /**
-   * The same of several tensors that have no companion of the name, for each one as many bytes as are given: one after the other in memory,
-   * beside the first tensor's data. They are still to be written.
+   * The same of several tensors that have no companion of the name, for each as many bytes as are given: one after the other in memory,
+   * from where the first tensor's data came. They are still to be written.
    */
   newCompanions(infos: readonly TensorInfo[], name: string, bytes: readonly number[]): Block[] {
     const { memory, idle } = this.device, all = infos.map((info) => this.data.get(info.dataId)), { block } = all[0];
@@ -455,6 +461,7 @@ export const cudaKernel = <I = Record<string, TensorInfo>, A = object>(kernelNam
   kernelFunc: ({ inputs, attrs, backend }) => run({ inputs: inputs as I, attrs: (attrs ?? {}) as A, backend: backend as CudaBackend }),
 });
 
+/** Address of the first value of rows that lie apart. */
 const firstOf = ({ address }: Block, { shared }: RowsApart): number => address + 2 * (shared?.from ?? 0);
 
 function formatOf(dtype: DataType): Format {

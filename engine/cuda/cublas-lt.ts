@@ -17,6 +17,9 @@ export interface MatrixOperand {
   batchStride?: number;
 }
 
+/** Elements from one row to the next. */
+export const strideOf = ({ columns, stride = columns }: MatrixOperand): number => stride;
+
 /** out = alpha · op(a) · op(b) + beta · out, accumulated in float32. */
 export interface Product {
   a: MatrixOperand;

@@ -12,13 +12,14 @@ const ALIGNMENT = 16;
 export function multiplyEach(backend: Pick<CublasLt, 'multiply'>, jobs: readonly Product[]): void {
   for (let first = 0, end = 1; first < jobs.length; first = end++) {
     const from = jobs[first], steps = { b: 0, out: 0 };
-    for (; end < jobs.length && isAlike(from, jobs[end]); end++) {
+    for (; end < jobs.length && areAlike(from, jobs[end]); end++) {
       const [b, out] = (['b', 'out'] as const).map((name) => distance(jobs[end - 1][name], jobs[end][name]));
       if (!b || !out || (end - first > 1 && (b !== steps.b || out !== steps.out))) break;
       Object.assign(steps, { b, out });
     }
     const batch = end - first;
-    backend.multiply(batch === 1 ? from : { ...from, a: { ...from.a, batchStride: 0 }, b: { ...from.b, batchStride: steps.b }, out: { ...from.out, batchStride: steps.out }, batch });
+    const { a, b, out } = from;
+    backend.multiply(batch === 1 ? from : { ...from, a: { ...a, batchStride: 0 }, b: { ...b, batchStride: steps.b }, out: { ...out, batchStride: steps.out }, batch });
   }
 }
 
@@ -42,13 +43,12 @@ function continues(from: MatrixOperand, to: MatrixOperand, along: 'rows' | 'colu
   return to.address === address + formatBytes[format] * (along === 'rows' ? rows * stride : columns);
 }
 
-/** Whether products differ in the addresses of b and out at most. */
-function isAlike(one: Product, other: Product): boolean {
-  const shape = ({ format, rows, columns, stride = columns, batchStride }: MatrixOperand): string => [format, rows, columns, stride, batchStride].join();
-  const all = ({ a, b, out, transposeA = false, transposeB = false, alpha = 1, beta = 0, addend, batch = 1 }: Product): string =>
-    [a.address, shape(a), shape(b), shape(out), transposeA, transposeB, alpha, beta].join(' ') + (addend === undefined && batch === 1 ? '' : ' alone');
-  const text = all(one);
-  return !text.endsWith('alone') && text === all(other);
+/** Whether products, of which none is a batch or reads an addend, differ in the addresses of b and out at most. */
+function areAlike(...products: [Product, Product]): boolean {
+  const shape = ({ format, rows, columns, stride = columns }: MatrixOperand): string => [format, rows, columns, stride].join();
+  const [one, other] = products.map(({ a, b, out, transposeA = false, transposeB = false, alpha = 1, beta = 0 }) =>
+    [a.address, shape(a), shape(b), shape(out), transposeA, transposeB, alpha, beta].join(' '));
+  return one === other && products.every(({ addend, batch = 1 }) => addend === undefined && batch === 1);
 }
 
 /** Elements from one matrix to the next that lies behind it and may be of a batch with it; else undefined. */

@@ -2,7 +2,7 @@ import type { TensorInfo } from '@tensorflow/tfjs-core';
 import { DROPOUT_SPAN, dropoutInflation } from '../tensor/dropout-rate.js';
 import type { DropoutOptions } from '../tensor/lora.js';
 import { ROOM, type CudaBackend } from './backend.js';
-import type { MatrixOperand, Product } from './cublas-lt.js';
+import { strideOf, type MatrixOperand, type Product } from './cublas-lt.js';
 import { multiplyEach, multiplySum } from './joined-products.js';
 import { ceilDiv, type CudaProgram, type KernelArgument } from './program.js';
 import { swiGluGradProgram, swiGluProgram } from './programs/block-ops.cu.js';
@@ -115,7 +115,6 @@ const isOneLaunch = <T extends Branch>(branches: readonly T[], key: (branch: T) 
 /** Whether the branches' kernels take an x whose rows have gaps. */
 export const takesRoomy = (branches: readonly Branch[]): boolean => branches.every((branch) => isFused(branch, 0));
 
-const strideOf = ({ stride, columns }: MatrixOperand): number => stride ?? columns;
 const columnsBefore = (branches: readonly Branch[], branch: Branch): number => branches.slice(0, branches.indexOf(branch)).reduce((sum, { rank }) => sum + rank, 0);
 
 /** Whether x and the matrices have room for the branches at the ends of their rows: one product then does the branches' share too. */
@@ -193,7 +192,7 @@ export function roomyLinears(backend: CudaBackend, x: MatrixOperand, products: r
         x.columns, strideOf(kept[0]), room,
         ...kept.flatMap(({ address, rows }, i): KernelArgument[] => [{ pointer: address }, rows, backend.pointer(factors[i]), contents[i].rank, contents[i].from]),
       ]));
-    multiply(kept, 0);
+    withMatrices(backend, kept.map((weight) => ({ weight })), x.rows, multiply);
   } else withMatrices(backend, products.map(({ weight, holder }, i) => ({ weight, contents: contents[i], holder })), x.rows, multiply);
   return products.filter(({ bias }) => bias);
 }
@@ -329,23 +328,21 @@ export function inputGradients(backend: CudaBackend, dx: MatrixOperand, members:
  * branches that take several launches dx is whole before.
  */
 export function gatedInputGradients(backend: CudaBackend, { gate, up }: Halves, members: readonly InputGradient[]): [TensorInfo, TensorInfo] {
-  const [rows, inner] = shapeOf(gate), purpose = 'the gradient of a linear layer', make = (): TensorInfo => backend.make([rows, inner], 'float32', 'bf16', purpose);
-  const branches = members.flatMap(({ branch }) => (branch ? [branch] : []));
-  if (isOneLaunch(branches, dropping)) {
-    const widths = [inner, inner], [dGate, dUp] = mayJoin(backend, widths, rows) ? backend.makeColumns(rows, widths, purpose) : widths.map(make);
-    const dx = backend.rowsOf(dUp, rows, inner);
-    inputGradients(backend, dx, withoutBranches(members));
+  const [rows, inner] = shapeOf(gate), widths = [inner, inner], purpose = 'the gradient of a linear layer';
+  const branches = members.flatMap(({ branch }) => (branch ? [branch] : [])), isOne = isOneLaunch(branches, dropping);
+  const [dGate, dUp] = isOne && mayJoin(backend, widths, rows) ? backend.makeColumns(rows, widths, purpose) : widths.map((width) => backend.make([rows, width], 'float32', 'bf16', purpose));
+  const dx = backend.rowsOf(dUp, rows, inner);
+  inputGradients(backend, dx, isOne ? withoutBranches(members) : members);
+  if (isOne) {
     launchWithBranches(backend, gatedLinearGradProgram({ rank: branches[0].rank, members: branches.length, rows, width: inner, masked: isDropping(branches[0]) }), [
       { i64: rows }, bitsPitch(inner), { pointer: backend.rowsOf(dGate, rows, inner).address }, { pointer: dx.address }, { pointer: dx.address },
       backend.pointer(gate), backend.pointer(up), inner, strideOf(dx),
     ], branches);
-    return [dGate, dUp];
+  } else {
+    backend.launch(swiGluGradProgram('bf16', 'bf16', 'bf16', rows * inner), [
+      backend.pointer(dGate), { pointer: dx.address }, { pointer: dx.address }, backend.pointer(gate), backend.pointer(up), { i64: rows * inner },
+    ]);
   }
-  const [dGate, dUp] = [make(), make()], dx = backend.matrix(dUp, rows, inner);
-  inputGradients(backend, dx, members);
-  backend.launch(swiGluGradProgram('bf16', 'bf16', 'bf16', rows * inner), [
-    backend.pointer(dGate), { pointer: dx.address }, { pointer: dx.address }, backend.pointer(gate), backend.pointer(up), { i64: rows * inner },
-  ]);
   return [dGate, dUp];
 }
 

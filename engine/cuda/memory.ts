@@ -1,7 +1,7 @@
 import type { MeasuredMemory } from '../tensor/replay.js';
 import { CudaError } from './cuda-error.js';
 
-/** A piece of device memory. `address` is 0 once it was freed. */
+/** A piece of device memory, not to be used once it was freed. */
 export interface Block {
   address: number;
   /** Rounded up to a multiple of 512. */
@@ -112,10 +112,10 @@ export class CachingAllocator {
     this.split(whole, size);
     const pieces = [whole];
     for (const each of sizes.slice(0, -1)) pieces.push(this.cut(pieces.at(-1)!, each));
-    this.statistics.blocks += pieces.length;
-    this.statistics.inUse += pieces.reduce((sum, piece) => sum + piece.bytes, 0);
-    this.statistics.peakInUse = Math.max(this.statistics.peakInUse, this.statistics.inUse);
     for (const piece of pieces) {
+      this.statistics.blocks++;
+      this.statistics.inUse += piece.bytes;
+      this.statistics.peakInUse = Math.max(this.statistics.peakInUse, this.statistics.inUse);
       this.onAllocate?.(piece);
       this.note(piece, purpose);
     }
@@ -362,6 +362,7 @@ export class CachingAllocator {
     if (right.next) right.next.previous = left;
     if (right.segment.tail === right) right.segment.tail = left;
     right.address = 0;
+    right.free = true; // also for who frees it again
     return left;
   }
 

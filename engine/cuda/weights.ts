@@ -37,15 +37,16 @@ export interface WeightUse {
 }
 
 /**
- * Hands over the matrices of layers that share an input of some rows, copies that can be at hand at the same time together, in their order:
- * `use` is told the first one's number. Their copies may have room for `ROOM` more columns, as `makeRoomy` has; their stride then says so.
- * Copies that are made together lie one after the other in memory, in one piece where their rows take multiples of 512 bytes.
+ * Hands over the matrices of layers that share an input, in their order: several at a time where one product may take them; `use` is told
+ * the first one's number. Copies may have room for `ROOM` more columns, as `makeRoomy` has; their stride then says so. Those that are made
+ * at a time lie one after the other in memory, without gaps where each takes a multiple of 512 bytes.
+ * @param rows of the input
  */
 export function withMatrices(backend: CudaBackend, uses: readonly WeightUse[], rows: number, use: (matrices: MatrixOperand[], first: number) => void): void {
   const ready = uses[0].contents ? [] : atHand(backend, uses.map(({ weight }) => weight));
-  const meet = mayMeet(uses.map(({ weight }) => (isAtHand(weight) ? weight.rows : weight.shape[0])), rows);
-  // Where values that were loaded lie is chance, and what is multiplied together must not be.
-  const kind = (i: number): string | number => (isPlain(uses[i].weight) ? i : ready[i] ? 'ready' : !meet ? i : uses[i].holder ? 'held' : 'scratch');
+  const outs = uses.map(({ weight }) => (isAtHand(weight) ? weight.rows : weight.shape[0])), join = mayJoin(backend, outs, rows), meet = mayMeet(outs, rows);
+  // What is multiplied together must not be chance, as is where values lie that were loaded, and results that were not made together.
+  const kind = (i: number): string | number => (isPlain(uses[i].weight) || !join ? i : ready[i] ? 'ready' : !meet ? i : uses[i].holder ? 'held' : 'scratch');
   for (let first = 0, end = 1; first < uses.length; first = end++) {
     while (end < uses.length && kind(end) === kind(first)) end++;
     if (ready[first]) use(ready.slice(first, end) as MatrixOperand[], first);
@@ -53,7 +54,7 @@ export function withMatrices(backend: CudaBackend, uses: readonly WeightUse[], r
   }
 }
 
-/** Copies take at most so many times the memory of the layers' input, one that is held and all that lie together: of a short pass they would be the larger part. */
+/** What copies take at most, in times the layers' input: one that is held, and all that are there at a time. Of a short pass they would be the larger part. */
 const HELD_WIDTHS = 2, JOINED_WIDTHS = 2.25;
 
 /** Whether a matrix' copy may stay for the gradient, as far as memory goes. */
@@ -62,20 +63,20 @@ export const mayHold = ({ shape: [out] }: FrozenWeight, rows: number): boolean =
 /** Whether copies made for the occasion may be there at the same time, so that one product takes them. @param outs the matrices' rows */
 const mayMeet = (outs: readonly number[], rows: number): boolean => outs.reduce((a, b) => a + b, 0) <= JOINED_WIDTHS * rows;
 
-/** Whether one product may take such matrices, so that results or gradients should lie together; else they are easier to find a place for apart. */
+/** Whether one product may take such matrices, so that results and gradients should lie together; else places for them apart are easier to find. */
 export const mayJoin = (backend: CudaBackend, outs: readonly number[], rows: number): boolean =>
   outs.length > 1 && (backend.keepDequantized !== 'never' || mayMeet(outs, rows));
 
 /** The copy that `holder` was given when it was made: it stays as long as that tensor's data, for another product with the same matrix. */
 export function heldCopy(backend: CudaBackend, weight: FrozenWeight, holder: TensorInfo): MatrixOperand | undefined {
-  const block = backend.findCompanion(holder, HELD_COPY), [rows, columns] = weight.shape;
-  return block && { address: block.address, format: 'bf16', rows, columns, stride: hasRoom(weight) ? roomyPitch(columns) : columns };
+  const block = backend.findCompanion(holder, HELD_COPY);
+  return block && copyLayout(weight).at(block.address);
 }
 
 /** Hands the copy, where there is one, to another holder. */
 export const passHeldCopy = (backend: CudaBackend, from: TensorInfo, to: TensorInfo): void => backend.moveCompanion(from, to, HELD_COPY);
 
-/** The same for a matrix that many products take, one after the other: values that are not quantised get a copy with room too, where copies may be kept. */
+/** Hands over a matrix that many products take, one after the other: values that are not quantised get a copy with room too, where copies may be kept. */
 export function withLastingRoom<T>(backend: CudaBackend, weight: FrozenWeight, use: (matrix: MatrixOperand) => T): T {
   return withCopy(backend, weight, hasRoom(weight), (matrix) => {
     const plain = plainValues(weight), bytes = 2 * matrix.rows * roomyPitch(matrix.columns);
@@ -105,17 +106,26 @@ function atHand(backend: CudaBackend, weights: readonly Matrix[]): (MatrixOperan
 
 /** Makes the copies of matrices of which none has one yet, one after the other in memory, where they may be kept. */
 function keepTogether(backend: CudaBackend, weights: readonly (Nf4Weight | Int8Weight)[]): void {
-  const layouts = weights.map((weight) => copyLayout(weight, hasRoom(weight)));
-  if (weights.length < 2 || new Set(weights.map(({ codes }) => codes.dataId)).size < weights.length || layouts.some(({ name }) => name !== layouts[0].name)) return;
-  if (weights.some(({ codes }, i) => backend.findCompanion(codes, layouts[i].name)) || !maySpend(backend, layouts.reduce((sum, { bytes }) => sum + bytes, 0))) return;
-  const blocks = backend.newCompanions(weights.map(({ codes }) => codes), layouts[0].name, layouts.map(({ bytes }) => bytes));
+  if (weights.length < 2 || new Set(weights.map(({ codes }) => codes.dataId)).size < weights.length) return;
+  const all = weights.map(({ codes }) => codes), layouts = weights.map((weight) => copyLayout(weight)), [{ name }] = layouts; // of one width, so all with room or none
+  if (all.some((codes) => backend.findCompanion(codes, name)) || !maySpend(backend, layouts.reduce((sum, { bytes }) => sum + bytes, 0))) return;
+  const blocks = backend.newCompanions(all, name, layouts.map(({ bytes }) => bytes));
   weights.forEach((weight, i) => dequantizeInto(backend, weight, blocks[i].address, 'bf16', layouts[i].stride));
 }
 
-const copyLayout = ({ shape: [rows, columns] }: FrozenWeight, roomy: boolean): { stride: number; bytes: number; name: string } => {
-  const stride = roomy ? roomyPitch(columns) : columns;
-  return { stride, bytes: 2 * rows * stride, name: roomy ? ROOMY_COPY : COPY };
-};
+interface CopyLayout {
+  stride: number;
+  bytes: number;
+  /** Of the companion that a kept copy is. */
+  name: string;
+  /** The copy at an address. */
+  at: (address: number) => MatrixOperand;
+}
+
+function copyLayout(weight: FrozenWeight, roomy = hasRoom(weight)): CopyLayout {
+  const [rows, columns] = weight.shape, stride = roomy ? roomyPitch(columns) : columns;
+  return { stride, bytes: 2 * rows * stride, name: roomy ? ROOMY_COPY : COPY, at: (address) => ({ address, format: 'bf16', rows, columns, stride }) };
+}
 
 /** Values that are there in full. */
 const plainValues = (weight: FrozenWeight) => (weight.kind === 'dense' ? weight.value : weight.resident);
@@ -123,29 +133,29 @@ const plainValues = (weight: FrozenWeight) => (weight.kind === 'dense' ? weight.
 const isPlain = (weight: Matrix): boolean => !isAtHand(weight) && plainValues(weight) !== undefined;
 
 function plainMatrix(backend: CudaBackend, weight: FrozenWeight): MatrixOperand | undefined {
-  const plain = plainValues(weight), [rows, columns] = weight.shape;
+  const plain = plainValues(weight);
   if (!plain) return undefined;
   // Products take bf16 operands, so float32 values would only be rounded anew each time.
   backend.convert(plain, 'bf16');
-  return { address: backend.address(plain), format: 'bf16', rows, columns, stride: columns };
+  return copyLayout(weight, false).at(backend.address(plain));
 }
 
 function withCopy<T>(backend: CudaBackend, weight: FrozenWeight, roomy: boolean, use: (matrix: MatrixOperand) => T): T {
   const ready = plainMatrix(backend, weight) ?? keptCopy(backend, weight as Nf4Weight | Int8Weight, roomy);
   if (ready) return use(ready);
-  const [rows, columns] = weight.shape, { stride, bytes } = copyLayout(weight, roomy);
-  return backend.scratch(bytes, `a dequantised matrix [${rows},${columns}]`, (address) => {
+  const { stride, bytes, at } = copyLayout(weight, roomy);
+  return backend.scratch(bytes, `a dequantised matrix [${weight.shape}]`, (address) => {
     dequantizeInto(backend, weight as Nf4Weight | Int8Weight, address, 'bf16', stride);
-    return use({ address, format: 'bf16', rows, columns, stride });
+    return use(at(address));
   });
 }
 
 /** Copies for the occasion, one after the other in memory. Either all have a holder or none. */
 function withNewCopies(backend: CudaBackend, uses: readonly WeightUse[], use: (matrices: MatrixOperand[]) => void): void {
-  const weights = uses.map(({ weight }) => weight as Nf4Weight | Int8Weight), layouts = weights.map((weight) => copyLayout(weight, hasRoom(weight))), bytes = layouts.map((layout) => layout.bytes);
+  const weights = uses.map(({ weight }) => weight as Nf4Weight | Int8Weight), layouts = weights.map((weight) => copyLayout(weight)), bytes = layouts.map((layout) => layout.bytes);
   const fill = (addresses: readonly number[]): void => {
     weights.forEach((weight, i) => dequantizeInto(backend, weight, addresses[i], 'bf16', layouts[i].stride, uses[i].contents));
-    use(weights.map(({ shape: [rows, columns] }, i) => ({ address: addresses[i], format: 'bf16', rows, columns, stride: layouts[i].stride })));
+    use(layouts.map(({ at }, i) => at(addresses[i])));
   };
   const holders = uses.flatMap(({ holder }) => holder ?? []);
   if (holders.length > 0) fill(backend.newCompanions(holders, HELD_COPY, bytes).map(({ address }) => address));
@@ -154,10 +164,9 @@ function withNewCopies(backend: CudaBackend, uses: readonly WeightUse[], use: (m
 
 /** The copy that is kept, made where it may be; undefined where it may not. */
 function keptCopy(backend: CudaBackend, weight: Nf4Weight | Int8Weight, roomy: boolean): MatrixOperand | undefined {
-  const [rows, columns] = weight.shape, { stride, bytes, name } = copyLayout(weight, roomy);
+  const { stride, bytes, name, at } = copyLayout(weight, roomy);
   if (!backend.findCompanion(weight.codes, name) && !maySpend(backend, bytes)) return undefined;
-  const { address } = backend.companion(weight.codes, name, bytes, ({ address }) => dequantizeInto(backend, weight, address, 'bf16', stride));
-  return { address, format: 'bf16', rows, columns, stride };
+  return at(backend.companion(weight.codes, name, bytes, ({ address }) => dequantizeInto(backend, weight, address, 'bf16', stride)).address);
 }
 
 const COPY = 'the bf16 copy of a quantised matrix';

@@ -44,9 +44,12 @@ describe('products that one call can do', () => {
   });
 
   const out = bf16(7000, 2, 6);
+  /** 8, 4 and 12 columns of one matrix, by matrices at these addresses. */
+  const sideBySide = (...matrices: number[]): Pick<Product, 'a' | 'b'>[] =>
+    [[0, 8], [16, 4], [24, 12]].map(([address, columns], i) => ({ a: bf16(address, 2, columns, 24), b: bf16(matrices[i], columns, 6, 8) }));
   it.each<[string, Pick<Product, 'a' | 'b'>[], number[]]>([
-    ['columns side by side and matrices one after the other are one sum', [{ a: bf16(0, 2, 8, 24), b: bf16(2048, 8, 6, 8) }, { a: bf16(16, 2, 4, 24), b: bf16(2176, 4, 6, 8) }, { a: bf16(24, 2, 12, 24), b: bf16(2240, 12, 6, 8) }], [24]],
-    ['matrices elsewhere are summed one by one', [{ a: bf16(0, 2, 8, 24), b: bf16(2048, 8, 6, 8) }, { a: bf16(16, 2, 4, 24), b: bf16(4096, 4, 6, 8) }, { a: bf16(24, 2, 12, 24), b: bf16(4160, 12, 6, 8) }], [8, 16]],
+    ['columns side by side and matrices one after the other are one sum', sideBySide(2048, 2176, 2240), [24]],
+    ['a matrix elsewhere starts a product of its own', sideBySide(2048, 4096, 4160), [8, 16]],
     ['matrices of their own are summed one by one', [{ a: bf16(0, 1, 8), b: bf16(2048, 8, 6, 8) }, { a: bf16(16, 1, 8), b: bf16(2176, 8, 6, 8) }], [8, 8]],
   ])('%s', (_name, terms, inner) => {
     for (const beta of [0, 1]) {

@@ -147,11 +147,23 @@ describe('CUDA caching allocator', () => {
     expect([...measured.byPurpose]).toEqual([['x', memory.memory().peakInUse - before.inUse]]);
   });
 
+  it('tells what the highest point is made of where blocks come together', () => {
+    const memory = new CachingAllocator(source);
+    const { byPurpose } = memory.measure(() => {
+      const [held, ...together] = [memory.allocate(2 * MiB, 'x'), ...memory.allocateTogether([3 * MiB, MiB, 2 * MiB], 'y')];
+      for (const block of [held, ...together]) memory.free(block);
+    });
+    expect(Object.fromEntries(byPurpose)).toEqual({ x: 2 * MiB, y: 6 * MiB });
+  });
+
   it('refuses to free a block twice', () => {
     const memory = new CachingAllocator(source);
     const block = memory.allocate(1000, 'x');
     memory.free(block);
     expect(() => memory.free(block)).toThrow('expected a block in use');
+    const together = memory.allocateTogether([1000, 1000], 'x');
+    for (const each of together) memory.free(each);
+    for (const each of together) expect(() => memory.free(each)).toThrow('expected a block in use');
   });
 
   it('counts what is in use and its peak', () => {

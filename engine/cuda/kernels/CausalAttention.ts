@@ -4,7 +4,7 @@ import {
 } from '../../tensor/causal-attention.js';
 import { attentionKernels } from '../attention.js';
 import { cudaKernel, type CudaBackend } from '../backend.js';
-import type { MatrixOperand } from '../cublas-lt.js';
+import { strideOf, type MatrixOperand } from '../cublas-lt.js';
 import { CudaError } from '../cuda-error.js';
 import { attentionBoundsProgram } from '../programs/attention-bounds.cu.js';
 import { MAX_HEAD_SIZE, stateLength, type AttentionShape } from '../programs/attention-shape.js';
@@ -25,7 +25,8 @@ export const causalAttentionKernel = cudaKernel<CausalAttentionInputs, CausalAtt
   });
 });
 
-export const causalAttentionGradKernel = cudaKernel<CausalAttentionGradInputs, CausalAttentionAttrs>(CausalAttentionGrad, ({ inputs: { dy, out, q, k, v, segments, state, cos, sin }, attrs: { window, fromLinears = false }, backend }) => {
+export const causalAttentionGradKernel = cudaKernel<CausalAttentionGradInputs, CausalAttentionAttrs>(CausalAttentionGrad, ({ inputs, attrs: { window, fromLinears = false }, backend }) => {
+  const { dy, out, q, k, v, segments, state, cos, sin } = inputs;
   const shape = { ...shapeOf(q.shape, k.shape), rotated: cos !== undefined };
   const gradients = gradientsOf(backend, [q, k, v].map((info) => info.shape), fromLinears);
   const bounds = boundsOf(backend, segments, shape, window);
@@ -52,10 +53,10 @@ function outputOf(backend: CudaBackend, shape: number[]): TensorInfo {
 }
 
 /** The gradients [B,T,H,D]: side by side where layers may take them in one product. */
-function gradientsOf(backend: CudaBackend, shapes: readonly number[][], forLinears: boolean): TensorInfo[] {
+function gradientsOf(backend: CudaBackend, shapes: readonly number[][], fromLinears: boolean): TensorInfo[] {
   const [[batch, length]] = shapes, widths = shapes.map(([, , heads, headSize]) => heads * headSize), purpose = "attention's gradient";
-  // Kernels of the layers' branches read eight values at a time.
-  if (!forLinears || widths.some((width) => width % 8 !== 0) || !mayJoin(backend, widths, batch * length)) return shapes.map((shape) => backend.make(shape, 'float32', 'bf16', purpose));
+  const isJoined = fromLinears && widths.every((width) => width % 8 === 0) && mayJoin(backend, widths, batch * length); // branches' kernels read eight values at a time
+  if (!isJoined) return shapes.map((shape) => backend.make(shape, 'float32', 'bf16', purpose));
   return backend.makeColumns(batch * length, widths, purpose).map((info, i) => ({ ...info, shape: shapes[i] }));
 }
 
@@ -65,7 +66,6 @@ const positionRows = (backend: CudaBackend, info: TensorInfo): MatrixOperand => 
   return backend.rowsOf(info, batch * length, heads * headSize);
 };
 
-const strideOf = ({ columns, stride = columns }: MatrixOperand): number => stride;
 const placeOf = (rows: MatrixOperand): { out: number; outStride: number } => ({ out: rows.address, outStride: strideOf(rows) });
 
 /** What each position sees: the same for all layers of a step with one window, so kept with the segments. */

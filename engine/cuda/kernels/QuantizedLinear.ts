@@ -27,8 +27,8 @@ export const quantizedLinearKernel = cudaKernel<LinearInputs, QuantizedLinearAtt
   const [rows, inner] = (inputs.x ?? inputs.gate)!.shape;
   const normed = inputs.norm && rmsNorm(backend, { x: inputs.x!, weight: inputs.norm }, { eps: eps!, forLinears: true });
   const isRead = members.some(({ unread }) => !unread);
-  const outs = members.map(({ weight }) => weight.shape[0]), shapes = outs.map((out) => [rows, out]), joined = isRead && mayJoin(backend, outs, rows);
-  const ys = joined ? backend.makeTogether(shapes, 'a linear layer') : shapes.map((shape, i) => {
+  const outs = members.map(({ weight }) => weight.shape[0]), shapes = outs.map((out) => [rows, out]);
+  const ys = isRead && mayJoin(backend, outs, rows) ? backend.makeTogether(shapes, 'a linear layer') : shapes.map((shape, i) => {
     const residual = inputs[`residual${i}`];
     return residual && !isRead ? backend.view(residual, shape) : backend.make(shape, 'float32', 'bf16', 'a linear layer'); // what nobody reads takes no memory of its own
   });
@@ -87,7 +87,10 @@ export const quantizedLinearGradInputKernel = cudaKernel<LinearGradInputs, Quant
   return withNamed(backend, 'bf16', inputs, ['gate', 'up', ...members.map((_, i) => `dy${i}`)], ({ gate, up, ...dys }) => {
     const shares = members.map((member, i) => {
       const dHidden = inputs[`dHidden${i}`], a = inputs[`a${i}`], { weight } = member;
-      return { dy: backend.rowsOf(dys[`dy${i}`], rows, weight.shape[0]), weight: (dHidden && heldCopy(backend, weight, dHidden)) ?? weight, branch: dHidden && a && { ...branchOf(member, a.shape[0]), dHidden, a } };
+      return {
+        dy: backend.rowsOf(dys[`dy${i}`], rows, weight.shape[0]), weight: (dHidden && heldCopy(backend, weight, dHidden)) ?? weight,
+        branch: dHidden && a && { ...branchOf(member, a.shape[0]), dHidden, a },
+      };
     });
     const { x, norm, skip } = inputs;
     if (x && norm && skip) return normedInputGradient(backend, { x, norm, skip, eps: eps! }, shares);

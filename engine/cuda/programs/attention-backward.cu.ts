@@ -44,7 +44,10 @@ export const attentionDeltaProgram = ({ batch, length, heads, headSize }: Attent
 }`,
 });
 
-/** dq [B,T,H,D]. Args: dq, dOut, q, k, v, logSum, delta, bounds, cos, sin (of shapes that are rotated), length, stateLength, heads, kvHeads, batches, scale, dq's stride (from position to position). */
+/**
+ * dq [B,T,H,D]. Args: dq, dOut, q, k, v, logSum, delta, bounds, cos, sin (of shapes that are rotated), length, stateLength, heads, kvHeads,
+ * batches, scale, dq's stride (from position to position).
+ */
 export const attentionQueryGradientProgram = ({ batch, length, heads, headSize, rotated }: AttentionShape): CudaProgram => {
   const bytes = (stages: number) => (2 * OWN_ROWS + 2 * stages * KEYS) * tileStride(headSize) * 2;
   const stages = bytes(2) <= SHARED_LIMIT ? 2 : 1;

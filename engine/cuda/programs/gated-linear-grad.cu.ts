@@ -11,7 +11,8 @@ export type GatedLinearGradShape = Pick<LoraSpreadShape, 'rank' | 'members' | 'r
 /**
  * With dx [rows, width] = product + Σ low [rows, rank] · a over the members, what their keep bits have: dGate = dx·up·silu'(gate),
  * dUp = dx·silu(gate). `dUp` may lie where `product` does: who reads a value there writes it. Columns are dealt out as in `lora_spread`.
- * The rows of dGate, dUp and product are `stride` values apart, a multiple of 8. Args: rows, bits' pitch, dGate, dUp, product, gate, up, width, stride, then for each member low, a, bits.
+ * The rows of dGate, dUp and product are `stride` values apart, a multiple of 8. Args: rows, bits' pitch, dGate, dUp, product, gate, up, width,
+ * stride, then for each member low, a, bits.
  */
 export const gatedLinearGradProgram = ({ rank, members, rows, width, masked }: GatedLinearGradShape): CudaProgram => {
   const { fragments, add } = spreadPieces({ factor: 'a', rank, members, mode: 'sum', masked });

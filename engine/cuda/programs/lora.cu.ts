@@ -445,8 +445,8 @@ const loadLow = (tiles: number, f: string, from: string) => `#pragma unroll
         if (j + 1 < ${tiles}) { ${f}[j + 1 < ${tiles} ? j + 1 : j][0] = two[2]; ${f}[j + 1 < ${tiles} ? j + 1 : j][1] = two[3]; }
       }`;
 
-/** Rows of a stage: about 16 KiB of a matrix, fewer with many ranks. */
-const stageRows = (tiles: number): number => Math.max(1, Math.floor(4 / tiles)) * 16;
+/** Rows of a stage: about 16 KiB of a matrix. @param tiles of 128 columns, or of ranks where these ask for fewer rows */
+const rowsOfStage = (tiles: number): number => Math.max(1, Math.floor(4 / tiles)) * 16;
 /** Most times 128 columns of a block, whose sums have up to 64 registers of a thread. */
 const mostWide = (tiles: number): number => Math.max(1, Math.min(4, Math.floor(8 / tiles)));
 
@@ -458,9 +458,9 @@ export interface LoraOutputShape {
   width: number;
 }
 
-/** A block of so many times 128 columns: rows of a stage, its elements of dy and of low, shared memory of the parts of two stages' sums. */
+/** The stages of a block of so many times 128 columns, with the elements of dy and of low in one. Two stages' parts of lowParts lie behind them. */
 const outputStage = (rank: number, wide: number) => {
-  const tiles = rankTiles(rank), pitch = lowPitch(tiles), rows = stageRows(Math.max(wide, tiles)), tile = rows * tilePitch(wide), low = rows * pitch;
+  const tiles = rankTiles(rank), pitch = lowPitch(tiles), rows = rowsOfStage(Math.max(wide, tiles)), tile = rows * tilePitch(wide), low = rows * pitch;
   const stages = stagesOf(2 * (tile + low)), partsBytes = 2 * WARPS * rows * pitch * 4;
   return { rows, tile, low, stages, ahead: stages - 1, sharedBytes: 2 * stages * (tile + low) + partsBytes };
 };
@@ -582,10 +582,11 @@ export interface LoraInputShape {
   inner: number;
 }
 
-/** A block of so many times 128 columns: rows of a stage; its elements of x, of each member's low-rank matrix and of its bits. */
+/** The stages of a block of so many times 128 columns, with the elements in one: of x, of each member's low-rank matrix and of its bits, of all. */
 const inputStage = ({ rank, members, masked }: LoraInputShape, wide: number) => {
-  const tiles = rankTiles(rank), rows = stageRows(Math.max(wide, Math.ceil((members * tiles) / 2)));
-  const tile = rows * tilePitch(wide), low = rows * lowPitch(tiles), bits = masked ? rows * wide * 8 : 0, stage = tile + members * (low + bits), stages = stagesOf(2 * stage);
+  const tiles = rankTiles(rank), rows = rowsOfStage(Math.max(wide, Math.ceil((members * tiles) / 2)));
+  const tile = rows * tilePitch(wide), low = rows * lowPitch(tiles), bits = masked ? rows * wide * 8 : 0;
+  const stage = tile + members * (low + bits), stages = stagesOf(2 * stage);
   return { rows, tile, low, bits, stage, stages, ahead: stages - 1, sharedBytes: 2 * stages * stage };
 };
 export const inputBlocks = (shape: LoraInputShape): PartBlocks =>

@@ -17,10 +17,13 @@ export interface PartShape {
   most: number;
 }
 
-/** A block's stage: so many rows of all of its columns, in bytes of the matrix; stages that are on their way at once; shared memory of all. */
+/** What a block reads at a time. */
 export interface PartStage {
+  /** Of all of the block's columns. */
   rows: number;
+  /** Stages that are on their way at once. */
   ahead: number;
+  /** Of the block. */
   sharedBytes: number;
 }
 
@@ -33,7 +36,7 @@ export interface PartBlocks {
   rowBlocks: number;
 }
 
-/** Multiprocessors of the cards with most of them, and what one has for blocks at a time. */
+/** An H100's multiprocessors, and the shared memory that one has for its blocks. Other cards get the same blocks, so that their sums are of the same parts. */
 export const MULTIPROCESSORS = 132;
 const SHARED_BYTES = 227 << 10;
 /** What a multiprocessor must have on its way for its share of the memory's rate. */
@@ -66,5 +69,5 @@ export function partBlocks({ rows, columns, matrices = 1, most }: PartShape, sta
   return best!;
 }
 
-/** Stages of so many bytes that a block has room for, one of which is being read. */
+/** How many stages of so many bytes a block keeps in shared memory: one that is being read, and those on their way. */
 export const stagesOf = (bytes: number): number => Math.min(6, Math.max(3, Math.floor((80 << 10) / bytes)));

@@ -130,7 +130,8 @@ export const joinedCases: GpuCase[] = copies.flatMap(({ name, keep, gradientNext
     name: `layers into attention B${batch} T${length} H${heads}/${kvHeads} D${size}${rotated ? ', rotated' : ''}, ${dtype.dtype}, ranks ${ranks}, dropout ${rate}, copies ${name}${between ? ', something after q and k' : ''}`,
     tolerance: 3e-2,
     run: (random) => {
-      const rows = batch * length, counts = [heads, kvHeads, kvHeads], layers = new Layers(random, counts.map((count) => [count * size, hidden]), ranks, dtype, rate), norm = random.tensor<Tensor1D>([hidden]);
+      const rows = batch * length, counts = [heads, kvHeads, kvHeads];
+      const layers = new Layers(random, counts.map((count) => [count * size, hidden]), ranks, dtype, rate), norm = random.tensor<Tensor1D>([hidden]);
       // Two rows and some padding a line; what padding gives is nobody's.
       const segments = tensor2d(Int32Array.from({ length: rows }, (_, i) => (i % length < length / 3 ? 1 : i % length < length - 3 || length < 4 ? 2 : 0)), [batch, length], 'int32');
       const counted = reshape(cast(notEqual(segments, 0), 'float32'), [batch, length, 1, 1]), angles = random.values((rows * size) / 2, Math.PI);
