@@ -5,7 +5,7 @@ import type { LlamaModel } from '../engine/model/load.js';
 import { targetModules } from '../engine/formats/linear-modules.js';
 import { adamW, createAdamW, disposeAdamW, type AdamWState } from '../engine/tensor/adam-w.js';
 import { replayer, type MeasuredMemory } from '../engine/tensor/replay.js';
-import { logitsOf } from '../engine/train/memory-plan.js';
+import { logitsAtOnce } from '../engine/train/memory-plan.js';
 import { GradientPasses, layOut, type UploadedBatch } from '../engine/train/passes.js';
 
 export interface StepShape {
@@ -54,7 +54,7 @@ export class StepBench {
   /** As a training whose plan is to keep the activations, or to spend little. */
   private spend(recompute: boolean, tokens: number): void {
     this.passes.recompute = recompute;
-    if (replayer()) this.passes.logits = logitsOf({ checkpointing: recompute }, tokens, this.model.config.vocabSize);
+    if (replayer()) this.passes.logits = logitsAtOnce({ checkpointing: recompute }, tokens, this.model.config.vocabSize);
   }
 
   private upload(rows: number, length: number, seed: number, accumulation: number): UploadedBatch {

@@ -35,7 +35,7 @@ interface Pending extends Landing {
   rows: readonly number[];
 }
 
-/** What the decoders of a device hand on to each other, as it is dear to make. */
+/** What the decoders of a device share, as it is dear to make. */
 interface Lasting {
   recordings: LaunchRecordings;
   landings: Landing[];
@@ -97,20 +97,25 @@ export class CudaDecoder implements FusedDecoder {
     [this.vocabulary] = model.head.weight.shape;
     this.hidden = embedding.shape[1];
     this.rows = lengths.map((_, row) => row);
-    const cacheBytes = 2 * this.slots * capacity * kvHeads * headDim;
-    this.keys = blocks.map(() => this.take(cacheBytes, 'cached keys'));
-    this.values = blocks.map(() => this.take(cacheBytes, 'cached values'));
-    this.stream = this.take(4 * this.slots * this.hidden, "the decoder's residual stream");
-    this.state = this.take(4 * decodeStateRows * this.slots, "the decoder's rows");
-    const state = new Int32Array(decodeStateRows * this.slots);
-    lengths.forEach((length, row) => {
-      state[decodeState.position * this.slots + row] = length - 1; // the first token that is picked moves it on
-      state[decodeState.slot * this.slots + row] = row;
-      state[decodeState.stream * this.slots + row] = row;
-    });
-    backend.device.upload(this.state, state);
-    this.finish = this.finishLaunches();
     this.lasting = lastingOf(backend.device);
+    try {
+      const cacheBytes = 2 * this.slots * capacity * kvHeads * headDim;
+      this.keys = blocks.map(() => this.take(cacheBytes, 'cached keys'));
+      this.values = blocks.map(() => this.take(cacheBytes, 'cached values'));
+      this.stream = this.take(4 * this.slots * this.hidden, "the decoder's residual stream");
+      this.state = this.take(4 * decodeStateRows * this.slots, "the decoder's rows");
+      const state = new Int32Array(decodeStateRows * this.slots);
+      lengths.forEach((length, row) => {
+        state[decodeState.position * this.slots + row] = length - 1; // the first token that is picked moves it on
+        state[decodeState.slot * this.slots + row] = row;
+        state[decodeState.stream * this.slots + row] = row;
+      });
+      backend.device.upload(this.state, state);
+      this.finish = this.finishLaunches();
+    } catch (error) {
+      this.freeBlocks(); // what was taken until memory ran out
+      throw error;
+    }
   }
 
   get place(): string {
@@ -170,14 +175,25 @@ export class CudaDecoder implements FusedDecoder {
     device.upload(kept, Int32Array.from(places));
     this.backend.launch(decodeKeepProgram(), [{ pointer: this.state.address }, { pointer: kept.address }, places.length, this.slots]);
     this.rows = places.map((place) => this.rows[place]);
-    this.recorded = undefined;
+    this.release();
     this.finish = this.finishLaunches();
   }
 
   dispose(): void {
     this.backend.device.synchronize();
+    this.release();
     this.lasting.recordings.trim();
     this.lasting.landings.push(...this.pending.splice(0).map(({ event, host }) => ({ event, host })));
+    this.freeBlocks();
+  }
+
+  /** Other decoders may have the recording now, or give it up. */
+  private release(): void {
+    if (this.recorded) this.lasting.recordings.release(this.recorded);
+    this.recorded = undefined;
+  }
+
+  private freeBlocks(): void {
     for (const block of this.blocks) this.backend.device.memory.free(block);
   }
 

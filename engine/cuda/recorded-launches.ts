@@ -43,7 +43,7 @@ export class RecordedLaunches {
   }
 }
 
-/** Recordings kept when nobody uses them; each takes about a megabyte. */
+/** Recordings kept that nobody holds; each takes about a megabyte. */
 const KEPT = 4;
 
 /**
@@ -51,11 +51,14 @@ const KEPT = 4;
  * whose buffers come to lie where the last one's lay, goes on with its recording.
  */
 export class LaunchRecordings {
-  /** Least recently used first. */
+  /** Least recently asked for first. */
   private readonly recordings = new Map<string, RecordedLaunches>();
+  /** Those that may be replayed. Nobody shares one: who holds memory at the same time has it at other addresses. */
+  private readonly held = new Set<RecordedLaunches>();
 
   constructor(private readonly device: CudaDevice) {}
 
+  /** The caller holds the recording until it releases it. */
   of(launches: readonly Launch[]): RecordedLaunches {
     const key = launches.map(signature).join('\n');
     let recording = this.recordings.get(key);
@@ -68,12 +71,19 @@ export class LaunchRecordings {
     }
     this.recordings.delete(key);
     this.recordings.set(key, recording);
+    this.held.add(recording);
     return recording;
   }
 
-  /** Gives up the oldest. To be called when no replay is in flight, which it would wait for. */
+  /** It is not replayed by the caller any more, but may still be in flight. */
+  release(recording: RecordedLaunches): void {
+    this.held.delete(recording);
+  }
+
+  /** Gives up the oldest of those that nobody holds. To be called when no replay is in flight, which it would wait for. */
   trim(): void {
-    for (const [key, recording] of [...this.recordings].slice(0, Math.max(0, this.recordings.size - KEPT))) {
+    const unheld = [...this.recordings].filter(([, recording]) => !this.held.has(recording));
+    for (const [key, recording] of unheld.slice(0, Math.max(0, unheld.length - KEPT))) {
       recording.dispose();
       this.recordings.delete(key);
     }

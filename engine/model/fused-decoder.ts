@@ -1,7 +1,7 @@
 import { dispose, keep } from '@tensorflow/tfjs-core';
 import { windowOf } from '../formats/llama-config.js';
 import { causalAttention } from '../tensor/causal-attention.js';
-import { fusedDecoder, hasFusedDecoder, type Decoder, type DecoderLinear, type DecoderModel } from '../tensor/decoder.js';
+import { fusedDecoder, hasFusedDecoder, type Decoder, type DecoderLinear, type DecoderModel, type FusedDecoder } from '../tensor/decoder.js';
 import type { Llama } from './llama.js';
 import { readPrompts } from './read-prompts.js';
 import { ropeTables, rotated } from './rope-tables.js';
@@ -11,7 +11,6 @@ import { modulePath, type BlockModule } from '../formats/linear-modules.js';
 /** Models and adapters by number: an address may come to be another's. */
 const numbers = new WeakMap<object, number>();
 let numbered = 0;
-const none = {};
 
 function numberOf(one: object): number {
   const known = numbers.get(one) ?? ++numbered;
@@ -29,34 +28,43 @@ export function startFusedDecoder(llama: Llama, prompts: readonly (readonly numb
   const rope = ropeTables(config, Array.from({ length: longest }, (_, position) => position), [longest, 1]);
   keep(rope.cos);
   keep(rope.sin);
-  const decoder = fusedDecoder(decoderModel(llama), { lengths: prompts.map(({ length }) => length), capacity: longest, rope, sampling });
-  if (!decoder) {
-    dispose([rope.cos, rope.sin]);
-    return undefined;
-  }
-  const disposeDecoder = (): void => {
-    decoder.dispose();
+  let decoder: FusedDecoder | undefined;
+  const disposeAll = (): void => {
+    decoder?.dispose();
     dispose([rope.cos, rope.sin]);
   };
   try {
-    const hidden = readPrompts(llama, prompts, (layer, q, k, v, segments, rope) => {
-      const keys = rotated(k, rope);
-      decoder.fill(layer, keys, v);
-      return causalAttention(rotated(q, rope), keys, v, segments, { window: windowOf(config, layer) });
-    }, { recording: { key: `prompts ${numberOf(llama.model)} ${numberOf(llama.adapter ?? none)} ${decoder.place}`, parameters: llama.adapter?.parameters().map(({ variable }) => variable) ?? [] } });
-    decoder.start(hidden);
-    hidden.dispose();
+    decoder = fusedDecoder(decoderModel(llama), { lengths: prompts.map(({ length }) => length), capacity: longest, rope, sampling });
+    if (decoder) readInto(decoder, llama, prompts);
   } catch (error) {
-    disposeDecoder();
+    disposeAll();
     throw error;
   }
+  if (!decoder) {
+    disposeAll();
+    return undefined;
+  }
+  const started = decoder;
   return {
-    ahead: decoder.ahead,
-    queue: () => decoder.queue(),
-    read: () => decoder.read(),
-    keep: (rows) => decoder.keep(rows),
-    dispose: disposeDecoder,
+    ahead: started.ahead,
+    queue: () => started.queue(),
+    read: () => started.read(),
+    keep: (rows) => started.keep(rows),
+    dispose: disposeAll,
   };
+}
+
+/** Gives a decoder the prompts' keys and values, and what its first step begins with. */
+function readInto(decoder: FusedDecoder, llama: Llama, prompts: readonly (readonly number[])[]): void {
+  const { model, adapter } = llama;
+  const recording = { key: `prompts ${numberOf(model)} ${adapter ? numberOf(adapter) : 'alone'} ${decoder.place}`, parameters: adapter?.parameters().map(({ variable }) => variable) ?? [] };
+  const hidden = readPrompts(llama, prompts, (layer, q, k, v, segments, rope) => {
+    const keys = rotated(k, rope);
+    decoder.fill(layer, keys, v);
+    return causalAttention(rotated(q, rope), keys, v, segments, { window: windowOf(model.config, layer) });
+  }, { recording });
+  decoder.start(hidden);
+  hidden.dispose();
 }
 
 /** The model as a decode step needs it. */

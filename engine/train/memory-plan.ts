@@ -45,15 +45,16 @@ export interface PassSurvey {
 const TUNED_PASSES = 300, TUNING_BYTES = 2 ** 29;
 /** Tokens up to which micro-batches are computed together: beyond, the matrix products are long enough anyhow. */
 const MERGED_TOKENS = 8192;
-/**
- * Logits of a training's pass that exist at one time, where memory is not to be spared: 256 MiB, and half of that for their gradient. Fewer
- * chunks make longer products. What is free has no say, as the order of sums depends on it: a resumed training with the same options goes on as it began.
- */
+/** Logits of a training's pass that exist at one time: 256 MiB, and half of that for their gradient. Fewer chunks make longer products. */
 const LOGITS = 2 ** 26;
-/** The same where it is: those of an eighth of the pass's tokens take less than a layer's gradients. */
+/** Where memory is to be spared, those of so much of the pass's tokens: they take less than a layer's gradients. */
 const SPARED_SHARE = 1 / 8;
-/** `GradientPasses.logits` of a training. @param tokens of the largest pass */
-export const logitsOf = ({ checkpointing }: Pick<TrainConfig, 'checkpointing'>, tokens: number, vocabulary: number): number =>
+/**
+ * `GradientPasses.logits` of a training. What is free has no say, as the order of sums depends on it: a resumed training with the same options
+ * goes on as it began.
+ * @param tokens of the largest pass
+ */
+export const logitsAtOnce = ({ checkpointing }: Pick<TrainConfig, 'checkpointing'>, tokens: number, vocabulary: number): number =>
   checkpointing ? Math.min(LOGITS, Math.max(DEFAULT_LOGITS, tokens * SPARED_SHARE * vocabulary)) : LOGITS;
 /** Share of the free memory that may be spent: measured figures are that good. */
 const SHARE = 0.95;
@@ -71,7 +72,7 @@ export function planPasses(replayer: Replayer, job: PlanJob): PassPlan {
     replayer.choose({ copies, offload: recompute });
     job.passes.recompute = recompute;
     const survey = job.survey(rows), size = survey.largest;
-    job.passes.logits = logitsOf(job.train, size.tokens, job.model.config.vocabSize);
+    job.passes.logits = logitsAtOnce(job.train, size.tokens, job.model.config.vocabSize);
     const training = job.passes.measure(size), evaluation = job.evaluation && job.losses.measure(job.evaluation);
     const pass = evaluation && evaluation.reserved > training.reserved ? evaluation : training;
     const needed = pass.reserved + pass.lasting;

@@ -143,7 +143,7 @@ export class GradientPasses {
   private computation(inputs: Tensor[], draw: DropoutDraw, first: boolean): Computation {
     const { model, adapter, sums, recompute, logits } = this;
     return {
-      key: `gradients ${this.instance}, ${first ? 'first' : 'added'}, ${recompute ? 'recomputing' : 'keeping'}`, inputs,
+      key: `gradients ${this.instance}, ${first ? 'first' : 'added'}, ${recompute ? 'recomputing' : 'keeping'}, ${logits ?? 'default'} logits`, inputs,
       parameters: [...this.variables, ...sums, ...this.feed.constants],
       draw: { step: draw.step, stream: dropoutStream(draw) },
       compute: (tensors) => {

@@ -36,14 +36,27 @@ describe('LaunchRecordings', () => {
     expect(new Set(all.map((launches) => recordings.of(launches))).size).toBe(all.length);
   });
 
-  it('gives up those that were used longest ago', () => {
+  it('gives up those that were asked for longest ago', () => {
     const { device, count } = fakeDevice(), recordings = new LaunchRecordings(device);
     const made = [1, 2, 3, 4, 5, 6].map((address) => recordings.of([launch('a', address)]));
     recordings.of([launch('a', 1)]);
+    for (const recording of made) recordings.release(recording);
     recordings.trim();
     expect(count('cuGraphExecDestroy')).toBe(2);
     expect([1, 4, 5, 6].map((address) => recordings.of([launch('a', address)]))).toEqual([made[0], made[3], made[4], made[5]]);
     expect(recordings.of([launch('a', 2)])).not.toBe(made[1]);
     expect(count('cuGraphInstantiateWithFlags')).toBe(7);
+  });
+
+  it('gives up none that is still replayed, however old', () => {
+    const { device, count } = fakeDevice(), recordings = new LaunchRecordings(device);
+    const held = recordings.of([launch('a', 1)]);
+    for (const address of [2, 3, 4, 5, 6]) recordings.release(recordings.of([launch('a', address)]));
+    recordings.trim();
+    expect(count('cuGraphExecDestroy')).toBe(1);
+    expect(recordings.of([launch('a', 1)])).toBe(held);
+    recordings.release(held);
+    recordings.trim();
+    expect(count('cuGraphExecDestroy')).toBe(2);
   });
 });
