@@ -5,10 +5,11 @@
  *   npx tsx bench/speed.ts [OUTPUT FOLDER] [training|article|generation|loading|peers ...]       @default bench/results, all of them
  * Writes <card>.json and <card>.md. Rows that were not asked for are taken over from the folder's file.
  */
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, extname, join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
 interface Row {
@@ -67,7 +68,7 @@ function commitOf(): string {
 }
 
 /** Measured last, so that they keep nothing waiting; until then a row has the earlier figures. */
-const peersNow: ReturnType<typeof runPeer> = [];
+const peersNow: PeerRow[] = [];
 const peersOf = (name: string): Row['peers'] => ({
   ...earlier.rows[name], ...Object.fromEntries(peersNow.filter((row) => row.name === name).map(({ peer, tokensPerSecond, peakGiB }) => [peer, { tokensPerSecond, peakGiB }])),
 });
@@ -77,18 +78,26 @@ function peersMeasured(): string {
   return now.length > 0 ? `${now.join(', ')} in this run; others: ${earlier.measured}` : earlier.measured;
 }
 
-/** Times another trainer by its script; nothing where a library is missing, which is said. */
-function runPeer(which: string): { peer: string; name: string; tokensPerSecond: number; peakGiB: number }[] {
-  let output: string;
-  try {
-    output = execFileSync('python3', [join(here, 'peers', 'qlora.py'), which], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
-  } catch (error) {
-    console.log(`${which}: not measured: ${error instanceof Error ? error.message.split('\n')[0] : String(error)}`);
-    return [];
+interface PeerRow {
+  peer: string;
+  name: string;
+  tokensPerSecond: number;
+  peakGiB: number;
+}
+
+/** Times another trainer by its script, a row after the other; none where Python or a library is missing, which is said. */
+async function* peerRows(which: string): AsyncGenerator<PeerRow> {
+  const script = spawn('python3', [join(here, 'peers', 'qlora.py'), which], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const ended = new Promise<string | undefined>((resolve) => {
+    script.on('error', ({ message }) => resolve(message));
+    script.on('close', (code) => resolve(code === 0 ? undefined : `ended with ${code}`));
+  });
+  for await (const line of createInterface({ input: script.stdout })) {
+    if (line.startsWith('MISSING ')) console.log(`${which}: not measured: Python has no ${line.slice(8)}`);
+    if (line.startsWith('ROW ')) yield JSON.parse(line.slice(4)) as PeerRow;
   }
-  const missing = /^MISSING (.*)$/m.exec(output)?.[1];
-  if (missing) console.log(`${which}: not measured: Python has no ${missing}`);
-  return output.split('\n').filter((line) => line.startsWith('ROW ')).map((line) => JSON.parse(line.slice(4)) as { peer: string; name: string; tokensPerSecond: number; peakGiB: number });
+  const problem = await ended;
+  if (problem) console.log(`${which}: not measured to the end: ${problem}`);
 }
 
 const floorsNow = isWanted('training') ? run('gpu-steps', 'floor', model, ...new Set(training.map(([, , tokens]) => String(tokens)))) : undefined;
@@ -125,9 +134,11 @@ if (isWanted('loading')) {
   }
 }
 for (const which of isWanted('peers') && rows.length > 0 ? ['unsloth', 'peft'] : []) {
-  peersNow.push(...runPeer(which));
-  for (const row of rows) row.peers = peersOf(row.name);
-  write();
+  for await (const measured of peerRows(which)) {
+    peersNow.push(measured);
+    for (const row of rows) row.peers = peersOf(row.name);
+    write();
+  }
 }
 console.log(`\n${markdown()}`);
 
