@@ -1,4 +1,4 @@
-import type { TensorInfo } from '@tensorflow/tfjs-core';
+import { util, type TensorInfo } from '@tensorflow/tfjs-core';
 import type { FrozenWeight, Int8Weight, Nf4Weight } from '../tensor/weight-types.js';
 import { roomyPitch, type CudaBackend } from './backend.js';
 import type { MatrixOperand } from './cublas-lt.js';
@@ -110,7 +110,7 @@ function keepTogether(backend: CudaBackend, weights: readonly (Nf4Weight | Int8W
   const all = weights.map(({ codes }) => codes), layouts = weights.map((weight) => copyLayout(weight)), [{ name }] = layouts; // of one width, so all with room or none
   if (all.some((codes) => backend.findCompanion(codes, name)) || !maySpend(backend, layouts.reduce((sum, { bytes }) => sum + bytes, 0))) return;
   const blocks = backend.newCompanions(all, name, layouts.map(({ bytes }) => bytes));
-  dequantizeInto(backend, weights.map((weight, i) => ({ weight, address: blocks[i].address })), 'bf16', layouts[0].stride);
+  weights.forEach((weight, i) => dequantizeInto(backend, weight, blocks[i].address, 'bf16', layouts[i].stride));
 }
 
 interface CopyLayout {
@@ -145,7 +145,7 @@ function withCopy<T>(backend: CudaBackend, weight: FrozenWeight, roomy: boolean,
   if (ready) return use(ready);
   const { stride, bytes, at } = copyLayout(weight, roomy);
   return backend.scratch(bytes, `a dequantised matrix [${weight.shape}]`, (address) => {
-    dequantizeInto(backend, [{ weight: weight as Nf4Weight | Int8Weight, address }], 'bf16', stride);
+    dequantizeInto(backend, weight as Nf4Weight | Int8Weight, address, 'bf16', stride);
     return use(at(address));
   });
 }
@@ -154,7 +154,7 @@ function withCopy<T>(backend: CudaBackend, weight: FrozenWeight, roomy: boolean,
 function withNewCopies(backend: CudaBackend, uses: readonly WeightUse[], use: (matrices: MatrixOperand[]) => void): void {
   const weights = uses.map(({ weight }) => weight as Nf4Weight | Int8Weight), layouts = weights.map((weight) => copyLayout(weight)), bytes = layouts.map((layout) => layout.bytes);
   const fill = (addresses: readonly number[]): void => {
-    dequantizeInto(backend, weights.map((weight, i) => ({ weight, address: addresses[i], contents: uses[i].contents })), 'bf16', layouts[0].stride);
+    weights.forEach((weight, i) => dequantizeInto(backend, weight, addresses[i], 'bf16', layouts[i].stride, uses[i].contents));
     use(layouts.map(({ at }, i) => at(addresses[i])));
   };
   const holders = uses.flatMap(({ holder }) => holder ?? []);
@@ -166,7 +166,7 @@ function withNewCopies(backend: CudaBackend, uses: readonly WeightUse[], use: (m
 function keptCopy(backend: CudaBackend, weight: Nf4Weight | Int8Weight, roomy: boolean): MatrixOperand | undefined {
   const { stride, bytes, name, at } = copyLayout(weight, roomy);
   if (!backend.findCompanion(weight.codes, name) && !maySpend(backend, bytes)) return undefined;
-  return at(backend.companion(weight.codes, name, bytes, ({ address }) => dequantizeInto(backend, [{ weight, address }], 'bf16', stride)).address);
+  return at(backend.companion(weight.codes, name, bytes, ({ address }) => dequantizeInto(backend, weight, address, 'bf16', stride)).address);
 }
 
 const COPY = 'the bf16 copy of a quantised matrix';
@@ -180,46 +180,25 @@ function maySpend(backend: CudaBackend, bytes: number): boolean {
   return free - bytes >= total * FREE_SHARE;
 }
 
-/** What is written where. */
-interface Dequantizing {
-  weight: Nf4Weight | Int8Weight;
-  address: number;
-  /** Of the room at the ends of the rows. @default it is left as it is */
-  contents?: RoomContents;
-}
-
 /**
- * Writes the values that the codes of matrices of one width stand for: in one launch, if all are NF4.
- * @param stride from one row to the next; other than the columns only where both are a multiple of `DEQUANTIZED_TOGETHER`
+ * Writes the values that the codes stand for.
+ * @param stride from one row to the next; other than the columns only where these are a multiple of `DEQUANTIZED_TOGETHER`
+ * @param contents of the room at the ends of the rows @default left as it is
  */
-export function dequantizeInto(backend: CudaBackend, matrices: readonly Dequantizing[], to: Format, stride = matrices[0].weight.shape[1]): void {
-  if (matrices.length > 1 && (matrices.some(({ weight }) => weight.kind === 'int8') || new Set(matrices.map(({ contents }) => contents?.columns)).size > 1)) {
-    for (const matrix of matrices) dequantizeInto(backend, [matrix], to, stride);
-    return;
-  }
-  const columns = matrices[0].weight.shape[1], room = matrices[0].contents?.columns ?? 0;
-  const extents = matrices.map(({ weight: { shape: [rows] }, contents }) => ({ size: rows * columns, placed: { rows: contents ? rows : 0, room } }));
-  const filled = matrices.flatMap(({ contents }) => contents ?? []);
-  backend.with('f32', filled.map(({ b }) => b), (...factors) => {
-    const factor = (i: number): KernelArgument[] => {
-      const { contents } = matrices[i];
-      return contents ? [backend.pointer(factors[i]), contents.rank, contents.from] : [{ pointer: 0 }, 0, 0];
-    };
-    const layout: KernelArgument[] = [{ i64: columns }, { i64: stride - columns }, room], [{ weight: first, address }] = matrices;
-    if (first.kind === 'int8') {
-      const [{ size }] = extents;
-      backend.launch(dequantizeInt8Program(to, extents[0]), [{ pointer: address }, backend.pointer(first.codes), backend.pointer(first.absmax), { i64: size }, ...layout, ...factor(0)]);
+export function dequantizeInto(backend: CudaBackend, weight: Nf4Weight | Int8Weight, address: number, to: Format, stride = weight.shape[1], contents?: RoomContents): void {
+  const size = util.sizeFromShape(weight.shape), [rows, columns] = weight.shape;
+  const out = { pointer: address }, layout: KernelArgument[] = [{ i64: size }, { i64: columns }, { i64: stride - columns }];
+  const placed = { rows: contents ? rows : 0, room: contents?.columns ?? 0 };
+  backend.with('f32', contents ? [contents.b] : [], (b) => {
+    const room: KernelArgument[] = contents ? [contents.columns, backend.pointer(b), contents.rank, contents.from] : [0, { pointer: 0 }, 0, 0];
+    if (weight.kind === 'int8') {
+      backend.launch(dequantizeInt8Program(to, size, placed), [out, backend.pointer(weight.codes), backend.pointer(weight.absmax), ...layout, ...room]);
       return;
     }
-    backend.launch(dequantizeNf4Program(to, extents), [
-      ...layout,
-      ...matrices.flatMap(({ weight, address }, i): KernelArgument[] => {
-        const { codes, absmax } = weight as Nf4Weight;
-        return [
-          { pointer: address }, backend.pointer(codes), backend.pointer(absmax.nested ? absmax.absmax : absmax.values), absmax.nested ? backend.pointer(absmax.codes) : { pointer: 0 },
-          { f32: absmax.nested ? absmax.offset : 0 }, { i64: extents[i].size }, ...factor(i),
-        ];
-      }),
+    const { absmax } = weight;
+    backend.launch(dequantizeNf4Program(to, size, placed), [
+      out, backend.pointer(weight.codes), backend.pointer(absmax.nested ? absmax.absmax : absmax.values), absmax.nested ? backend.pointer(absmax.codes) : { pointer: 0 },
+      { f32: absmax.nested ? absmax.offset : 0 }, ...layout, ...room,
     ]);
   });
 }

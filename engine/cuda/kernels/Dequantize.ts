@@ -5,6 +5,6 @@ import { dequantizeInto } from '../weights.js';
 /** Gives bf16, in which the matrix products take it. */
 export const dequantizeKernel = cudaKernel<object, DequantizeAttrs>(Dequantize, ({ attrs: { weight }, backend }) => {
   const out = backend.make(weight.shape, 'float32', 'bf16', 'a dequantised matrix');
-  dequantizeInto(backend, [{ weight, address: backend.address(out) }], 'bf16');
+  dequantizeInto(backend, weight, backend.address(out), 'bf16');
   return out;
 });

@@ -1,13 +1,10 @@
 /*
  * Attention of a decode step: one new position a row over its cached keys and values. Bound by the bytes of the cache. A block has one key
  * head of one row and a range of positions, with all query heads that share it; it takes its keys and values through shared memory,
- * a tile at a time, the first one before the launch before has ended; the next keys are on their way while values are summed, the next values
- * while keys are multiplied. With one query head to a key head instructions count beside bytes: a thread then keeps its part of the query, and always
- * it copies the same place of every so many positions. Queries and the new key are normalised (where the model does) and rotated
+ * a tile at a time, the first one before the launch before has ended. Queries and the new key are normalised (where the model does) and rotated
  * here, and the new key and value are written to the cache in place. The last block of a row and head to finish adds the ranges up in
  * their order, so that the sum does not depend on which that is.
- * v1 (H100, 32 heads of 100, 130 positions: 18 us for one row, 47 us for 64) read keys and values where they are used. Two whole
- * tiles in shared memory were slower than one.
+ * v1 (H100, 32 heads of 100, 130 positions: 18 us for one row, 47 us for 64) read keys and values where they are used.
  */
 import { overlapFunctions } from '../overlapping-launch.js';
 import { ceilDiv, type CudaProgram, type KernelArgument } from '../program.js';
@@ -66,14 +63,7 @@ export function decodeAttentionPlan({ rows, heads, kvHeads, headSize, capacity, 
       sharedBytes: 2 * tile * headSize * 2,
       overlaps: true,
       source: () => overlapFunctions + /* cuda */ `
-constexpr int D = ${headSize}, HALF = D / 2, G = ${groups}, VECTORS = D / 4, KEY_GROUPS = ${keyGroups}, TILE = ${tile}, KV_HEADS = ${kvHeads};
-constexpr int MOVED = ${moved}, COPIES = D / MOVED, COPIED = ${THREADS} / COPIES; // values a copy, copies a position, positions at once
-constexpr bool HELD = G * ((VECTORS + 7) / 8) <= 4; // whether a thread keeps its part of the queries, at most 16 values, in registers
-/** Four values as float32, by whole registers: one by one, every second takes two instructions. */
-__device__ __forceinline__ Pack<float, 4> widened(const bf16* p) {
-  Pack<u32, 2> x = loadPack<2>(reinterpret_cast<const u32*>(p));
-  return { lowHalf(x.v[0]), highHalf(x.v[0]), lowHalf(x.v[1]), highHalf(x.v[1]) };
-}
+constexpr int D = ${headSize}, HALF = D / 2, G = ${groups}, VECTORS = D / 4, KEY_GROUPS = ${keyGroups}, TILE = ${tile}, MOVED = ${moved}, KV_HEADS = ${kvHeads};
 /** Normalises a head of D values in place, with all threads of a warp. */
 __device__ __forceinline__ void normalize(float* head, const float* weight, float eps, int lane) {
   float squares = 0.f;
@@ -82,7 +72,7 @@ __device__ __forceinline__ void normalize(float* head, const float* weight, floa
   for (int i = lane; i < D; i += WARP) head[i] *= r * weight[i];
   __syncwarp();
 }
-extern "C" __global__ void __launch_bounds__(${groups === 1 ? `${THREADS}, 8` : THREADS}) decode_attention(bf16* out, bf16* keys, bf16* values, const bf16* projected, const float* cosines, const float* sines,
+extern "C" __global__ void __launch_bounds__(${THREADS}) decode_attention(bf16* out, bf16* keys, bf16* values, const bf16* projected, const float* cosines, const float* sines,
   const float* queryNorm, const float* keyNorm, const int* positions, const int* slots, float* parts, u32* counters, float eps, int capacity, int window, int splits) {
   extern __shared__ __align__(16) bf16 staged[]; // keys, then values, [TILE][D] each
   __shared__ __align__(16) float heads_[G + 1][D]; // queries, then the new key, as float32
@@ -99,18 +89,17 @@ extern "C" __global__ void __launch_bounds__(${groups === 1 ? `${THREADS}, 8` : 
   int from = begin + split * each, count = min(from + each, position + 1) - from;
   if (count <= 0) return;
   bool hasNewest = from + count == position + 1;
-  bf16* keyTile = staged; bf16* valueTile = staged + TILE * D;
-  int copied = threadIdx.x / COPIES, place = threadIdx.x % COPIES * MOVED; // a thread copies the same place of every COPIED-th position
-  auto stage = [&](bf16* tile, const bf16* cache, int k0) {
-    int size = copied < COPIED ? min(TILE, min(from + count, position) - from - k0) - copied : 0; // the newest is not in the cache yet
-    bf16* to = tile + copied * D + place;
-    const bf16* at = cache + base + (i64)(from + k0 + copied) * KV_HEADS * D + place;
-    #pragma unroll
-    for (int k = 0; k < TILE; k += COPIED) if (k < size) copyAsync<MOVED * 2>(to + k * D, at + (i64)k * KV_HEADS * D, true);
+  auto stage = [&](int k0) {
+    int size = min(TILE, min(from + count, position) - from - k0); // the newest is not in the cache yet
+    i64 at = base + (i64)(from + k0) * KV_HEADS * D;
+    for (int p = threadIdx.x; p < size * (D / MOVED); p += ${THREADS}) {
+      int k = p / (D / MOVED), v = p % (D / MOVED) * MOVED;
+      copyAsync<MOVED * 2>(staged + k * D + v, keys + at + (i64)k * KV_HEADS * D + v, true);
+      copyAsync<MOVED * 2>(staged + (TILE + k) * D + v, values + at + (i64)k * KV_HEADS * D + v, true);
+    }
     commitCopies();
   };
-  stage(keyTile, keys, 0);
-  stage(valueTile, values, 0);
+  stage(0);
   waitForPrevious();
   const bf16* in = projected + (i64)row * (KV_HEADS * (G + 2)) * D;
   for (int i = threadIdx.x; i < G * D; i += ${THREADS}) heads_[i / D][i % D] = toFloat(in[head * G * D + i]);
@@ -136,24 +125,15 @@ extern "C" __global__ void __launch_bounds__(${groups === 1 ? `${THREADS}, 8` : 
   }
 
   int part = threadIdx.x & 7, vector = threadIdx.x % VECTORS, keyGroup = threadIdx.x / VECTORS;
-  auto queryAt = [&](int h, int v0) { return loadPack<4>(&heads_[h][(v0 + part) * 4]); };
-  Pack<float, 4> held[HELD ? G : 1][HELD ? (VECTORS + 7) / 8 : 1];
-  if (HELD) {
-    __syncthreads();
-    #pragma unroll
-    for (int h = 0; h < G; h++)
-      #pragma unroll
-      for (int v0 = 0; v0 < VECTORS; v0 += 8) if (v0 + part < VECTORS) held[h][v0 / 8] = queryAt(h, v0);
-  }
   float acc[G][4];
   #pragma unroll
   for (int h = 0; h < G; h++) acc[h][0] = acc[h][1] = acc[h][2] = acc[h][3] = 0.f;
   for (int k0 = 0; k0 < count; k0 += TILE) {
-    waitCopies<1>(); // the keys are here
+    waitCopies<0>();
     __syncthreads();
     int size = min(TILE, count - k0);
+    bf16* keyTile = staged; bf16* valueTile = staged + TILE * D;
     if (hasNewest && k0 + size == count) {
-      #pragma unroll 1
       for (int i = threadIdx.x; i < D; i += ${THREADS}) { keyTile[(size - 1) * D + i] = newest[0][i]; valueTile[(size - 1) * D + i] = newest[1][i]; }
       __syncthreads();
     }
@@ -163,19 +143,20 @@ extern "C" __global__ void __launch_bounds__(${groups === 1 ? `${THREADS}, 8` : 
       float dot[G];
       #pragma unroll
       for (int h = 0; h < G; h++) dot[h] = 0.f;
-      #pragma unroll
-      for (int v0 = 0; v0 < VECTORS; v0 += 8) {
-        int v = v0 + part;
-        if (v < VECTORS) {
-          Pack<float, 4> x = widened(keyTile + k * D + v * 4); // past size: whatever is there, for nothing
-          #pragma unroll
-          for (int h = 0; h < G; h++) {
-            Pack<float, 4> q = HELD ? held[HELD ? h : 0][HELD ? v0 / 8 : 0] : queryAt(h, v0);
+      if (k < size)
+        #pragma unroll
+        for (int v0 = 0; v0 < VECTORS; v0 += 8) {
+          int v = v0 + part;
+          if (v < VECTORS) {
+            Pack<bf16, 4> x = loadPack<4>(keyTile + k * D + v * 4);
             #pragma unroll
-            for (int i = 0; i < 4; i++) dot[h] += q.v[i] * x.v[i];
+            for (int h = 0; h < G; h++) {
+              Pack<float, 4> q = loadPack<4>(&heads_[h][v * 4]);
+              #pragma unroll
+              for (int i = 0; i < 4; i++) dot[h] += q.v[i] * toFloat(x.v[i]);
+            }
           }
         }
-      }
       #pragma unroll
       for (int h = 0; h < G; h++) {
         #pragma unroll
@@ -184,7 +165,6 @@ extern "C" __global__ void __launch_bounds__(${groups === 1 ? `${THREADS}, 8` : 
       }
     }
     __syncthreads();
-    stage(keyTile, keys, k0 + TILE);
     for (int h = warp; h < G; h += ${THREADS / 32}) {
       float most = high[h], sum = 0.f;
       #pragma unroll
@@ -195,31 +175,25 @@ extern "C" __global__ void __launch_bounds__(${groups === 1 ? `${THREADS}, 8` : 
       sum = warpSum(sum);
       if (lane == 0) { float less = __expf(high[h] - most); factor[h] = less; high[h] = most; total[h] = total[h] * less + sum; }
     }
-    waitCopies<1>(); // the values are here
     __syncthreads();
     if (keyGroup < KEY_GROUPS) {
       #pragma unroll
       for (int h = 0; h < G; h++)
         #pragma unroll
         for (int i = 0; i < 4; i++) acc[h][i] *= factor[h];
-      auto add = [&](int k) {
-        Pack<float, 4> x = widened(valueTile + k * D + vector * 4);
+      #pragma unroll 4
+      for (int k = keyGroup; k < size; k += KEY_GROUPS) {
+        Pack<bf16, 4> x = loadPack<4>(valueTile + k * D + vector * 4);
         #pragma unroll
         for (int h = 0; h < G; h++) {
           float p = scores[h][k];
           #pragma unroll
-          for (int i = 0; i < 4; i++) acc[h][i] += p * x.v[i];
+          for (int i = 0; i < 4; i++) acc[h][i] += p * toFloat(x.v[i]);
         }
-      };
-      if (size == TILE)
-        #pragma unroll 8
-        for (int k = 0; k < TILE; k += KEY_GROUPS) { if (k + KEY_GROUPS <= TILE || keyGroup + k < TILE) add(keyGroup + k); }
-      else
-        #pragma unroll 1
-        for (int k = keyGroup; k < size; k += KEY_GROUPS) add(k);
+      }
     }
     __syncthreads();
-    stage(valueTile, values, k0 + TILE);
+    if (k0 + TILE < count) stage(k0 + TILE);
   }
   if (keyGroup < KEY_GROUPS)
     #pragma unroll
@@ -237,9 +211,9 @@ extern "C" __global__ void __launch_bounds__(${groups === 1 ? `${THREADS}, 8` : 
   }`
     : `constexpr int PART = ${partSize};
   __shared__ bool isLast;
-  i64 pair = (i64)row * KV_HEADS + head;
+  i64 place = (i64)row * KV_HEADS + head;
   int ranges = (position - begin) / each + 1; // those that have keys
-  float* own = parts + (pair * splits + split) * PART;
+  float* own = parts + (place * splits + split) * PART;
   for (int i = threadIdx.x; i < G * D; i += ${THREADS}) {
     float sum = 0.f;
     #pragma unroll
@@ -249,12 +223,12 @@ extern "C" __global__ void __launch_bounds__(${groups === 1 ? `${THREADS}, 8` : 
   for (int h = threadIdx.x; h < G; h += ${THREADS}) { own[G * D + h] = high[h]; own[G * (D + 1) + h] = total[h]; }
   __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) isLast = atomicAdd(counters + pair, 1u) == (u32)ranges - 1;
+  if (threadIdx.x == 0) isLast = atomicAdd(counters + place, 1u) == (u32)ranges - 1;
   __syncthreads();
   if (!isLast) return;
   __threadfence();
-  if (threadIdx.x == 0) counters[pair] = 0;
-  const float* all = parts + pair * splits * PART;
+  if (threadIdx.x == 0) counters[place] = 0;
+  const float* all = parts + place * splits * PART;
   for (int i = threadIdx.x; i < G * D; i += ${THREADS}) {
     int h = i / D;
     float most = -INFINITY_F, sum = 0.f, weight = 0.f;

@@ -25,7 +25,7 @@ export const bitsPitch = (inner: number): number => ceilDiv(inner, 128) * 16;
 
 export const each = (members: number, text: (member: number) => string, separator = '\n  '): string => Array.from({ length: members }, (_, m) => text(m)).join(separator);
 /** `name` becomes member blockIdx.z's. */
-export const pick = (members: number, type: string, name: string): string => `${type} ${name} = ${name}0;${each(members, (m) => (m > 0 ? ` if (blockIdx.z == ${m}) ${name} = ${name}${m};` : ''), '')}`;
+const pick = (members: number, type: string, name: string): string => `${type} ${name} = ${name}0;${each(members, (m) => (m > 0 ? ` if (blockIdx.z == ${m}) ${name} = ${name}${m};` : ''), '')}`;
 
 /** The ranks of a row pair's fragment: two neighbouring values as one word, zero beyond the rank. */
 const lowPair = (rank: number, row: string, k: string, end: string) =>

@@ -31,7 +31,6 @@ export const generationCases: GenerationCase[] = [
   { name: 'int8, 30 rows', base: { dtype: 'int8' }, prompts: lengths(30), steps: 6 },
   { name: 'int8, 66 rows', base: { dtype: 'int8' }, prompts: lengths(66), steps: 3 },
   { name: 'int8, 66 rows after long prompts, a block to a row and head', base: { dtype: 'int8' }, config: { kvHeads: 4 }, prompts: lengths(66).map((length) => 100 + 2 * length), steps: 2 },
-  { name: 'int8, 66 rows after long prompts, heads of 100, each with keys of its own', base: { dtype: 'int8' }, config: { headDim: 100, heads: 4, kvHeads: 4 }, prompts: lengths(66).map((length) => 50 + 3 * length), steps: 2 },
   { name: 'int8, 33 rows, biases, rank 20', base: { dtype: 'int8' }, config: { biases: ['q_proj', 'v_proj', 'o_proj', 'gate_proj', 'down_proj'] }, prompts: lengths(33), rank: 20, steps: 3 },
   { name: 'int8, 40 rows, tiles that several blocks share', base: { dtype: 'int8' }, config: { hiddenSize: 1040, intermediateSize: 2064, layers: 1 }, prompts: lengths(40).map((length) => Math.min(length, 6)), steps: 3 },
   { name: 'int8, 24 rows that end one after the other, so that the others move together', base: { dtype: 'int8' }, config: { contextLength: 24 }, prompts: lengths(24), steps: 20 },
