@@ -1,4 +1,4 @@
-import type { CublasLt, MatrixOperand, Product } from './cublas-lt.js';
+import { strideOf, type CublasLt, type MatrixOperand, type Product } from './cublas-lt.js';
 import { formatBytes } from './program.js';
 
 /*
@@ -37,15 +37,15 @@ export function multiplySum(backend: Pick<CublasLt, 'multiply'>, terms: readonly
 
 /** Whether a matrix goes on with another's columns or rows. */
 function continues(from: MatrixOperand, to: MatrixOperand, along: 'rows' | 'columns'): boolean {
-  const { address, format, rows, columns, stride = columns } = from, across = along === 'rows' ? 'columns' : 'rows';
-  if (to.format !== format || to[across] !== from[across] || (to.stride ?? to.columns) !== stride) return false;
+  const { address, format, rows, columns } = from, stride = strideOf(from), across = along === 'rows' ? 'columns' : 'rows';
+  if (to.format !== format || to[across] !== from[across] || strideOf(to) !== stride) return false;
   if (along === 'columns' && columns + to.columns > stride) return false;
   return to.address === address + formatBytes[format] * (along === 'rows' ? rows * stride : columns);
 }
 
 /** Whether products, of which none is a batch or reads an addend, differ in the addresses of b and out at most. */
 function areAlike(...products: [Product, Product]): boolean {
-  const shape = ({ format, rows, columns, stride = columns }: MatrixOperand): string => [format, rows, columns, stride].join();
+  const shape = (matrix: MatrixOperand): string => [matrix.format, matrix.rows, matrix.columns, strideOf(matrix)].join();
   const [one, other] = products.map(({ a, b, out, transposeA = false, transposeB = false, alpha = 1, beta = 0 }) =>
     [a.address, shape(a), shape(b), shape(out), transposeA, transposeB, alpha, beta].join(' '));
   return one === other && products.every(({ addend, batch = 1 }) => addend === undefined && batch === 1);
@@ -53,6 +53,6 @@ function areAlike(...products: [Product, Product]): boolean {
 
 /** Elements from one matrix to the next that lies behind it and may be of a batch with it; else undefined. */
 function distance(from: MatrixOperand, to: MatrixOperand): number | undefined {
-  const { address, format, rows, columns, stride = columns } = from, bytes = to.address - address;
-  return rows > 0 && bytes >= formatBytes[format] * ((rows - 1) * stride + columns) && bytes % ALIGNMENT === 0 ? bytes / formatBytes[format] : undefined;
+  const { address, format, rows, columns } = from, bytes = to.address - address;
+  return rows > 0 && bytes >= formatBytes[format] * ((rows - 1) * strideOf(from) + columns) && bytes % ALIGNMENT === 0 ? bytes / formatBytes[format] : undefined;
 }
